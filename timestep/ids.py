@@ -1,0 +1,102 @@
+"""Durable names and the rules for ids.
+
+Names written here are stored in databases and compared on recovery. They are written out, never derived, and
+never renamed; a change needs a new `DURABLE_VERSION`.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from timestep.errors import InvalidInputError, InvalidRunIdError
+
+DURABLE_VERSION = 1
+"""Version of the step sequence. It is part of the application version: a change keeps old runs on old code."""
+
+SCHEMA = "timestep"
+DBOS_SCHEMA = "dbos"
+
+WORKFLOW_AGENT_RUN = "agent_run"
+WORKFLOW_SCHEDULED_RUN = "scheduled_agent_run"
+DEFAULT_QUEUE = "timestep_agent_queue"
+SEGMENT_QUEUE = "timestep_segments"
+STREAM_KEY = "events"
+
+SEGMENT_MARK = "~"
+MAX_ID_CHARACTERS = 200
+"""Longest id of a run or a session. DBOS adds suffixes of its own to it."""
+
+
+def new_run_id() -> str:
+    """Return a fresh run id."""
+    return str(uuid.uuid4())
+
+
+def new_session_id() -> str:
+    """Return a fresh session id."""
+    return str(uuid.uuid4())
+
+
+def check_run_id(run_id: str) -> str:
+    """Return `run_id` unchanged, or refuse it.
+
+    A run id is 1 to 200 printable characters without spaces at its ends and without `~`, which marks segments.
+
+    Raises:
+        InvalidRunIdError: the id breaks one of these rules.
+    """
+    if not isinstance(run_id, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidRunIdError(f"A run id is text, not {type(run_id).__name__}: {run_id!r}.")
+    problem = _problem_of(run_id)
+    if SEGMENT_MARK in run_id:
+        problem = f"contains {SEGMENT_MARK!r}, which marks the segments of a run"
+    if problem:
+        raise InvalidRunIdError(
+            f"The run id {_shown(run_id)} {problem}.",
+            hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters without {SEGMENT_MARK!r}, such as an order number.",
+        )
+    return run_id
+
+
+def check_session_id(session_id: str) -> str:
+    """Return `session_id` unchanged, or refuse it; the rules of run ids apply, except that `~` is allowed.
+
+    Raises:
+        InvalidInputError: the id breaks one of these rules.
+    """
+    problem = _problem_of(session_id)
+    if problem:
+        raise InvalidInputError(
+            f"The session id {_shown(session_id)} {problem}.",
+            hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters.",
+        )
+    return session_id
+
+
+def segment_id(run_id: str, segment: int) -> str:
+    """Return the DBOS workflow id of segment `segment` of a run; the first has the run's own id."""
+    return run_id if segment == 1 else f"{run_id}{SEGMENT_MARK}{segment}"
+
+
+def run_of_segment(workflow_id: str) -> tuple[str, int]:
+    """Return run id and segment number of a DBOS workflow id."""
+    run_id, mark, number = workflow_id.rpartition(SEGMENT_MARK)
+    if mark and number.isdigit():
+        return run_id, int(number)
+    return workflow_id, 1
+
+
+def _problem_of(text: str) -> str:
+    if not text:
+        return "is empty"
+    if len(text) > MAX_ID_CHARACTERS:
+        return f"has {len(text)} characters, more than {MAX_ID_CHARACTERS}"
+    if text != text.strip():
+        return "begins or ends with a space"
+    if not text.isprintable():
+        return "has characters that cannot be printed"
+    return ""
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
