@@ -1,22 +1,37 @@
 """The tables of schema `timestep` as SQLAlchemy Core sees them; `migrations/` makes them.
 
-Payloads are `json`, not `jsonb`: they keep the writer's own text, key order and `\\u0000` included.
+Payloads are `json`, not `jsonb`: they keep the writer's own text, key order and `\\u0000` included. None is
+stored as SQL null, never as the JSON value `null`.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 
 from timestep.ids import SCHEMA
 
 metadata = sa.MetaData(schema=SCHEMA)
 
+JSON = sa.JSON(none_as_null=True)
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """A `timestamptz` that is read as UTC, whatever time zone the server has."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the time in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
 
 def _time(name: str, comment: str, *, nullable: bool = True, default_now: bool = False) -> sa.Column[object]:
     default = sa.text("now()") if default_now else None
-    return sa.Column(
-        name, sa.DateTime(timezone=True), nullable=nullable, server_default=default, comment=comment
-    )
+    return sa.Column(name, UtcTime, nullable=nullable, server_default=default, comment=comment)
 
 
 agents = sa.Table(
@@ -24,7 +39,9 @@ agents = sa.Table(
     metadata,
     sa.Column("hash", sa.Text, primary_key=True, comment="SHA-256 of the canonical JSON of `definition`."),
     sa.Column("name", sa.Text, nullable=False, index=True, comment="Name under which runs find the agent."),
-    sa.Column("definition", sa.JSON, nullable=False, comment="Instructions, model, tools, handoffs, guardrails."),
+    sa.Column(
+        "definition", JSON, nullable=False, comment="Instructions, model, tools, handoffs, guardrails."
+    ),
     _time("created_at", "When this definition was first seen.", nullable=False, default_now=True),
     comment="Agent definitions by content hash, for people and other languages.",
 )
@@ -33,6 +50,13 @@ sessions = sa.Table(
     "sessions",
     metadata,
     sa.Column("id", sa.Text, primary_key=True, comment="Session id."),
+    sa.Column(
+        "last_position",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="Highest position ever given; a writer raises it first, which locks the session.",
+    ),
     _time("created_at", "When the session was made.", nullable=False, default_now=True),
     _time("updated_at", "When items were last added or removed.", nullable=False, default_now=True),
     comment="Conversations across runs.",
@@ -41,12 +65,22 @@ sessions = sa.Table(
 session_items = sa.Table(
     "session_items",
     metadata,
-    sa.Column("session_id", sa.Text, sa.ForeignKey(sessions.c.id, ondelete="CASCADE"), primary_key=True,
-              comment="The session."),
-    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False,
-              comment="Order within the session, rising, with gaps after removals."),
+    sa.Column(
+        "session_id",
+        sa.Text,
+        sa.ForeignKey(sessions.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        comment="The session.",
+    ),
+    sa.Column(
+        "position",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="Order within the session, rising, with gaps after removals.",
+    ),
     sa.Column("run_id", sa.Text, comment="Run that added the item; null when a program added it."),
-    sa.Column("item", sa.JSON, nullable=False, comment="A Responses API input item."),
+    sa.Column("item", JSON, nullable=False, comment="A Responses API input item."),
     _time("created_at", "When the item was stored.", nullable=False, default_now=True),
     comment="Conversation items, each stored exactly once.",
 )
@@ -57,39 +91,82 @@ runs = sa.Table(
     sa.Column("id", sa.Text, primary_key=True, comment="Run id: the caller's idempotency key."),
     sa.Column("agent", sa.Text, nullable=False, comment="Name of the agent that the run starts with."),
     sa.Column("agent_hash", sa.Text, comment="Hash of the agent's definition when a segment last started."),
-    sa.Column("status", sa.Text, nullable=False,
-              comment="queued, running, interrupted, succeeded, failed or cancelled."),
+    sa.Column(
+        "status",
+        sa.Text,
+        nullable=False,
+        comment="queued, running, interrupted, succeeded, failed or cancelled.",
+    ),
     sa.Column("reason", sa.Text, comment="Why the run is interrupted, failed or cancelled; a word."),
-    sa.Column("segment", sa.Integer, nullable=False, server_default="1", comment="Number of the newest segment."),
-    sa.Column("closed_segment", sa.Integer, nullable=False, server_default="0",
-              comment="Number of the last segment whose closing transaction is stored."),
+    sa.Column(
+        "segment", sa.Integer, nullable=False, server_default="1", comment="Number of the newest segment."
+    ),
+    sa.Column(
+        "closed_segment",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="Number of the last segment whose closing transaction is stored.",
+    ),
     sa.Column("session_id", sa.Text, comment="Session of the run."),
-    sa.Column("session_position", sa.BigInteger,
-              comment="Last session item that the run saw when its first segment started."),
-    sa.Column("session_items_stored", sa.Integer, nullable=False, server_default="0",
-              comment="How many of the run's own items are in the session."),
-    sa.Column("input", sa.JSON, nullable=False, comment="Text or input items, as given."),
-    sa.Column("input_digest", sa.Text, nullable=False,
-              comment="SHA-256 of agent, input, session and context: the same id must bring the same."),
-    sa.Column("context", sa.JSON, comment="The context at the start, as JSON."),
-    sa.Column("options", sa.JSON, nullable=False,
-              comment="max_turns, model, stream and the JSON-able part of run_config."),
+    sa.Column(
+        "session_position",
+        sa.BigInteger,
+        comment="Last session item that the run saw when its first segment started.",
+    ),
+    sa.Column(
+        "session_items_stored",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="How many of the run's own items are in the session.",
+    ),
+    sa.Column("input", JSON, nullable=False, comment="Text or input items, as given."),
+    sa.Column(
+        "input_digest",
+        sa.Text,
+        nullable=False,
+        comment="SHA-256 of agent, input, session and context: the same id must bring the same.",
+    ),
+    sa.Column("context", JSON, comment="The context at the start, as JSON."),
+    sa.Column(
+        "options",
+        JSON,
+        nullable=False,
+        comment="max_turns, model, stream and the JSON-able part of run_config.",
+    ),
     sa.Column("queue", sa.Text, comment="Queue of the run; null when it was started directly."),
     sa.Column("parent_run_id", sa.Text, comment="Run or workflow that started this one."),
     sa.Column("executor_id", sa.Text, comment="Executor that started the newest segment last."),
     sa.Column("application_version", sa.Text, comment="Application version of that executor."),
     sa.Column("timeout_seconds", sa.Float, comment="Limit of execution over all segments."),
-    sa.Column("executed_seconds", sa.Float, nullable=False, server_default="0",
-              comment="Execution time of closed and cancelled segments."),
+    sa.Column(
+        "executed_seconds",
+        sa.Float,
+        nullable=False,
+        server_default="0",
+        comment="Execution time of closed and cancelled segments.",
+    ),
     _time("deadline_at", "When the executing segment reaches the limit."),
-    sa.Column("output", sa.JSON, comment="Final output; text, or the JSON of the output type."),
-    sa.Column("error", sa.JSON, comment="Error envelope: type, module, message, fields."),
+    sa.Column("output", JSON, comment="Final output; text, or the JSON of the output type."),
+    sa.Column("error", JSON, comment="Error envelope: type, module, message, fields."),
     sa.Column("requests", sa.BigInteger, nullable=False, server_default="0", comment="Model calls."),
     sa.Column("input_tokens", sa.BigInteger, nullable=False, server_default="0", comment="Input tokens."),
-    sa.Column("cached_tokens", sa.BigInteger, nullable=False, server_default="0", comment="Input tokens from a cache."),
+    sa.Column(
+        "cached_tokens",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="Input tokens from a cache.",
+    ),
     sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0", comment="Output tokens."),
-    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False, server_default="0",
-              comment="Output tokens spent on reasoning."),
+    sa.Column(
+        "reasoning_tokens",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="Output tokens spent on reasoning.",
+    ),
     _time("created_at", "When the run was asked for.", nullable=False, default_now=True),
     _time("started_at", "When its first segment started."),
     _time("finished_at", "When it succeeded, failed or was cancelled."),
@@ -111,11 +188,18 @@ run_states = sa.Table(
     sa.Column("sdk", sa.Text, nullable=False, comment="Writer of `state`: python or javascript."),
     sa.Column("sdk_version", sa.Text, nullable=False, comment="Version of the writer's Agents SDK."),
     sa.Column("schema_version", sa.Text, nullable=False, comment="The state's $schemaVersion."),
-    sa.Column("state", sa.JSON, nullable=False, comment="The writer's own RunState JSON, untouched."),
-    sa.Column("output", sa.JSON, comment="Final output, which a Python RunState does not keep."),
-    sa.Column("held_items", sa.JSON, comment="Session items of an unfinished turn, held back until it is finished."),
-    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true(),
-              comment="False after clear(): kept, no longer loaded."),
+    sa.Column("state", JSON, nullable=False, comment="The writer's own RunState JSON, untouched."),
+    sa.Column("output", JSON, comment="Final output, which a Python RunState does not keep."),
+    sa.Column(
+        "held_items", JSON, comment="Session items of an unfinished turn, held back until it is finished."
+    ),
+    sa.Column(
+        "is_active",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.true(),
+        comment="False after clear(): kept, no longer loaded.",
+    ),
     _time("created_at", "When the snapshot was stored.", nullable=False, default_now=True),
     sa.Index("run_states_by_session", "session_id", "id"),
     sa.Index("run_states_by_run", "run_id", "id"),
@@ -126,16 +210,22 @@ tool_calls = sa.Table(
     "tool_calls",
     metadata,
     sa.Column("run_id", sa.Text, primary_key=True, comment="The run."),
-    sa.Column("call_key", sa.Text, primary_key=True,
-              comment="turn:call id, inside a sub-agent preceded by the outer call's; with the run id it is the idempotency key."),
+    sa.Column(
+        "call_key",
+        sa.Text,
+        primary_key=True,
+        comment="turn:call id, in a sub-agent after the outer call's; with the run id the idempotency key.",
+    ),
     sa.Column("segment", sa.Integer, nullable=False, comment="Segment in which the call finished."),
     sa.Column("agent", sa.Text, nullable=False, comment="Agent that asked for the call."),
     sa.Column("tool", sa.Text, nullable=False, comment="Name of the tool."),
     sa.Column("call_id", sa.Text, nullable=False, comment="Call id of the provider."),
     sa.Column("arguments", sa.Text, nullable=False, comment="Arguments as the model wrote them."),
-    sa.Column("result", sa.JSON, comment="What the tool returned."),
-    sa.Column("error", sa.JSON, comment="Error envelope of a call that raised."),
-    sa.Column("attempt", sa.Integer, nullable=False, server_default="1", comment="Attempt that was recorded."),
+    sa.Column("result", JSON, comment="What the tool returned."),
+    sa.Column("error", JSON, comment="Error envelope of a call that raised."),
+    sa.Column(
+        "attempt", sa.Integer, nullable=False, server_default="1", comment="Attempt that was recorded."
+    ),
     _time("started_at", "When the recorded attempt started."),
     _time("finished_at", "When the recorded attempt finished."),
     comment="Tool calls of closed segments.",
@@ -153,9 +243,20 @@ approvals = sa.Table(
     sa.Column("call_id", sa.Text, nullable=False, comment="Call id of the provider."),
     sa.Column("arguments", sa.Text, nullable=False, comment="Arguments as the model wrote them."),
     sa.Column("arguments_digest", sa.Text, nullable=False, comment="SHA-256 of `arguments`."),
-    sa.Column("status", sa.Text, nullable=False, server_default="open", comment="open, approved, rejected or expired."),
-    sa.Column("is_sticky", sa.Boolean, nullable=False, server_default=sa.false(),
-              comment="True when the decision holds for the rest of the run."),
+    sa.Column(
+        "status",
+        sa.Text,
+        nullable=False,
+        server_default="open",
+        comment="open, approved, rejected or expired.",
+    ),
+    sa.Column(
+        "is_sticky",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="True when the decision holds for the rest of the run.",
+    ),
     sa.Column("decided_by", sa.Text, comment="Who decided."),
     sa.Column("reason", sa.Text, comment="What the model is told after a rejection."),
     _time("asked_at", "When the run was interrupted.", nullable=False, default_now=True),
@@ -179,7 +280,11 @@ usage = sa.Table(
     sa.Column("cached_tokens", sa.BigInteger, nullable=False, comment="Input tokens from a cache."),
     sa.Column("output_tokens", sa.BigInteger, nullable=False, comment="Output tokens."),
     sa.Column("reasoning_tokens", sa.BigInteger, nullable=False, comment="Output tokens spent on reasoning."),
-    sa.Column("cost_micro_usd", sa.BigInteger, comment="Cost in millionths of a US dollar; null when the price is unknown."),
+    sa.Column(
+        "cost_micro_usd",
+        sa.BigInteger,
+        comment="Cost in millionths of a US dollar; null when the price is unknown.",
+    ),
     _time("created_at", "When the call finished.", nullable=False, default_now=True),
     comment="Tokens and cost of each finished model call of closed segments.",
 )
@@ -189,7 +294,7 @@ schedules = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True, comment="Name of the schedule, also in DBOS."),
     sa.Column("crontab", sa.Text, nullable=False, comment="Five or six cron fields."),
-    sa.Column("request", sa.JSON, nullable=False, comment="The run that each tick starts, without its id."),
+    sa.Column("request", JSON, nullable=False, comment="The run that each tick starts, without its id."),
     _time("created_at", "When the schedule was made.", nullable=False, default_now=True),
     _time("updated_at", "When it was last changed.", nullable=False, default_now=True),
     comment="Runs that start by the clock.",
@@ -198,11 +303,15 @@ schedules = sa.Table(
 executors = sa.Table(
     "executors",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True, comment="Executor id; its session lock tells whether it lives."),
-    sa.Column("application_version", sa.Text, nullable=False, comment="Version of the segments that it takes."),
+    sa.Column(
+        "id", sa.Text, primary_key=True, comment="Executor id; its session lock tells whether it lives."
+    ),
+    sa.Column(
+        "application_version", sa.Text, nullable=False, comment="Version of the segments that it takes."
+    ),
     sa.Column("host", sa.Text, nullable=False, comment="Host name."),
     sa.Column("pid", sa.Integer, nullable=False, comment="Process id on that host."),
-    sa.Column("agents", sa.JSON, nullable=False, comment="Names of the registered agents."),
+    sa.Column("agents", JSON, nullable=False, comment="Names of the registered agents."),
     _time("started_at", "When the executor started.", nullable=False, default_now=True),
     _time("free_since", "When its lock was first seen free; null while it lives."),
     comment="Processes that execute segments.",

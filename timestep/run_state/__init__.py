@@ -1,0 +1,1 @@
+"""Snapshots: their envelope, and the translation between the SDKs."""

@@ -1,0 +1,36 @@
+"""Agent definitions by content hash: `agents`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from timestep.store.tables import agents
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentDefinition:
+    """What an agent is made of, as JSON, and the hash of it."""
+
+    hash: str
+    name: str
+    definition: Mapping[str, Any]
+
+
+def insert_definitions(connection: sa.Connection, definitions: Sequence[AgentDefinition]) -> None:
+    """Store the definitions that are not there yet. May be repeated."""
+    if definitions:
+        # In one order everywhere: two executors that start at once would else wait for each other.
+        rows = sorted((vars(definition) for definition in definitions), key=lambda row: row["hash"])
+        connection.execute(insert(agents).on_conflict_do_nothing(), rows)
+
+
+def find_definition(connection: sa.Connection, definition_hash: str) -> AgentDefinition | None:
+    """Return the definition with this hash; None when it was never stored."""
+    query = sa.select(agents.c.hash, agents.c.name, agents.c.definition)
+    row = connection.execute(query.where(agents.c.hash == definition_hash)).mappings().first()
+    return None if row is None else AgentDefinition(**row)

@@ -1,0 +1,269 @@
+"""One process's way to its Postgres: an engine, a transaction a call, and patience with a lost server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from timestep.errors import DatabaseNotReadyError, EmbeddedPostgresError, SettingsError
+from timestep.store.json_text import dump_json
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import Dialect
+
+POOL_SIZE = 10
+CONNECT_TIMEOUT_SECONDS = 10
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+MAX_NAME_BYTES = 63
+"""Longest name of a Postgres database."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("timestep")
+
+
+class EmbeddedServer(Protocol):
+    """What `Database` needs of the embedded server; `EmbeddedPostgres` is the real one."""
+
+    def ensure_database(self, name: str) -> Any: ...
+    def url(self, database: str) -> str: ...
+    def connect(self, database: str, **kwargs: Any) -> psycopg.Connection[Any]: ...
+    def release(self) -> None: ...
+
+
+class Database:
+    """A Postgres database that Timestep uses. One per process and url; made by `open_database`."""
+
+    def __init__(
+        self, url: sa.URL | None, *, application: str, server: EmbeddedServer | None = None, name: str = ""
+    ) -> None:
+        self.is_embedded = server is not None
+        self._server = server
+        self._name = name
+        self._url = url
+        self._lock = Lock()
+        self._is_made = False
+        self._threads: ThreadPoolExecutor | None = None
+        self.engine = sa.create_engine(
+            url or sa.URL.create("postgresql+psycopg", database=name),
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            hide_parameters=True,
+            json_serializer=dump_json,
+            connect_args={} if url is None else _connect_defaults(url, application),
+        )
+        if server is not None:
+            event.listen(self.engine, "do_connect", self._connect_embedded)
+
+    @property
+    def url(self) -> str:
+        """The url `postgresql://...` with its secrets; never log it."""
+        if self._server is not None:
+            return self._server.url(self._name)
+        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @property
+    def display_url(self) -> str:
+        """The url with its password masked, for people."""
+        if self._server is not None:
+            return f"embedded Postgres, database {self._name}"
+        return _masked(self.engine.url)
+
+    @property
+    def creator(self) -> Callable[[], psycopg.Connection[Any]] | None:
+        """What DBOS takes as `db_engine_kwargs["creator"]`; None when the url alone is enough."""
+        return None if self._server is None else self._connect
+
+    def ensure(self) -> None:
+        """Make sure that the database answers; starts the embedded server and creates the database on it.
+
+        Raises:
+            DatabaseNotReadyError: it does not answer.
+            EmbeddedPostgresError: the embedded server cannot be started.
+        """
+        if self._server is not None:
+            self._server.ensure_database(self._name)
+            self._is_made = True
+        try:
+            self.run_sync(_answer)
+        except exc.DBAPIError as error:
+            raise not_ready(self, error) from error
+
+    async def run(
+        self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `function(connection, ...)`, run inside one transaction in a thread of the store's own pool.
+
+        A cancelled call may still commit.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor(), lambda: self.run_sync(function, *args, **kwargs))
+
+    async def run_until_done(
+        self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, but wait for a server that is away and try again, without limit.
+
+        Only for a `function` that may be repeated: a server that is lost while it commits may have committed.
+        """
+        wait_seconds = FIRST_WAIT_SECONDS
+        is_waiting = False
+        while True:
+            try:
+                result = await self.run(function, *args, **kwargs)
+            except (exc.DBAPIError, exc.TimeoutError, EmbeddedPostgresError) as error:
+                if not _is_passing(error):
+                    raise
+                if not is_waiting:
+                    _log.warning("Database %s is away, trying again: %s", self.display_url, _reason(error))
+                    is_waiting = True
+                await asyncio.sleep(wait_seconds)
+                wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
+            else:
+                if is_waiting:
+                    _log.info("Database %s is back.", self.display_url)
+                return result
+
+    def run_sync(
+        self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `function(connection, ...)`, run inside one transaction in the calling thread.
+
+        A pooled connection that turns out dead before the commit is replaced once; `function` runs again.
+        """
+        for is_last in (False, True):
+            with self.engine.connect() as connection:
+                try:
+                    result = function(connection, *args, **kwargs)
+                except exc.DBAPIError as error:
+                    if is_last or not error.connection_invalidated:
+                        raise
+                    continue
+                connection.commit()
+                return result
+        raise AssertionError("the second attempt returns or raises")
+
+    def close(self) -> None:
+        """Close the connections, end the threads, give up the embedded server. May be called twice."""
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True)
+        self.engine.dispose()
+        if self._server is not None:
+            self._server.release()
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="timestep-store")
+            return self._threads
+
+    def _connect_embedded(
+        self, dialect: Dialect, record: object, arguments: list[Any], parameters: dict[str, Any]
+    ) -> psycopg.Connection[Any]:
+        del dialect, record, arguments
+        return self._connect(context=parameters.get("context"))
+
+    def _connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        assert self._server is not None
+        if not self._is_made:
+            self._server.ensure_database(self._name)
+            self._is_made = True
+        return self._server.connect(self._name, **parameters)
+
+
+def open_database(url: str | None, *, application: str, embedded_directory: Path | None = None) -> Database:
+    """Return the database at `url`, or without one the application's own on the embedded server.
+
+    Connects to nothing yet.
+
+    Raises:
+        SettingsError: `url` is not the url of a Postgres database.
+    """
+    if url is not None:
+        return Database(_parse(url), application=application)
+    from timestep.embedded_postgres import EmbeddedPostgres  # an optional part, per platform
+
+    name = _database_name(application)
+    return Database(None, application=application, server=EmbeddedPostgres(embedded_directory), name=name)
+
+
+def not_ready(database: Database, error: Exception) -> DatabaseNotReadyError:
+    """Return the error that says why `database` does not answer and what to do."""
+    reason = _reason(error)
+    hint = "Start the server, or set PG_CONNECTION_URI to one that runs."
+    if "does not exist" in reason and "database" in reason:
+        name = database.engine.url.database
+        hint = f"Create it with `createdb {name}`, or set PG_CONNECTION_URI to another one."
+    return DatabaseNotReadyError(f"The database {database.display_url} does not answer: {reason}", hint=hint)
+
+
+def _answer(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("select 1")
+
+
+def _parse(text: str) -> sa.URL:
+    hint = "Write it as postgresql://user:password@host:5432/database."
+    try:
+        url = sa.make_url(text)
+    except (exc.ArgumentError, ValueError):
+        # The text may hold a password, so neither it nor the cause is shown.
+        raise SettingsError("The database url cannot be read.", hint=hint) from None
+    scheme = url.drivername
+    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise SettingsError(f"The database url begins with {scheme}://, not postgresql://.", hint=hint)
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _masked(url: sa.URL) -> str:
+    secrets = {key: "***" for key in url.query if "password" in key}
+    return url.set(drivername="postgresql").update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def _connect_defaults(url: sa.URL, application: str) -> dict[str, Any]:
+    """Return libpq parameters that notice a lost host in seconds, without those that the url sets."""
+    defaults: dict[str, Any] = {
+        "application_name": f"timestep {application}"[:MAX_NAME_BYTES],
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    return {key: value for key, value in defaults.items() if key not in url.query}
+
+
+def _database_name(application: str) -> str:
+    name = application.encode()
+    if len(name) <= MAX_NAME_BYTES:
+        return application
+    digest = hashlib.sha256(name).hexdigest()[:8]
+    return name[: MAX_NAME_BYTES - 9].decode(errors="ignore") + "-" + digest
+
+
+def _is_passing(error: exc.DBAPIError | exc.TimeoutError | EmbeddedPostgresError) -> bool:
+    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state == "25006":  # the server that answers is a standby now
+        return True
+    # Class 54 is a value over a limit of Postgres: trying again never helps.
+    return isinstance(error, exc.OperationalError) and not state.startswith("54")
+
+
+def _reason(error: Exception) -> str:
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__

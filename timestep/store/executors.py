@@ -1,0 +1,55 @@
+"""Processes that execute segments: `executors`. The session lock tells whether one lives, not the row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from timestep.store.tables import executors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """One executor as stored; `started_at` is the database's time and None before it is stored."""
+
+    id: str
+    application_version: str
+    host: str
+    pid: int
+    agents: Sequence[str]
+    started_at: datetime | None = None
+    free_since: datetime | None = None
+
+
+_COLUMNS = tuple(executors.c[name] for name in Executor.__dataclass_fields__)
+
+
+def insert_executor(connection: sa.Connection, executor: Executor) -> None:
+    """Store the executor, or bring its row up to date: it lives. May be repeated."""
+    row = {
+        "application_version": executor.application_version,
+        "host": executor.host,
+        "pid": executor.pid,
+        "agents": list(executor.agents),
+        "free_since": None,
+    }
+    connection.execute(
+        insert(executors)
+        .values(id=executor.id, **row)
+        .on_conflict_do_update(index_elements=[executors.c.id], set_=row)
+    )
+
+
+def delete_executor(connection: sa.Connection, executor_id: str) -> None:
+    """Remove the executor's row. May be repeated."""
+    connection.execute(sa.delete(executors).where(executors.c.id == executor_id))
+
+
+def list_executors(connection: sa.Connection) -> list[Executor]:
+    """Return every executor that has a row, dead ones included, the oldest first."""
+    query = sa.select(*_COLUMNS).order_by(executors.c.started_at, executors.c.id)
+    return [Executor(**row) for row in connection.execute(query).mappings()]

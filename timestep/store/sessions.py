@@ -1,0 +1,134 @@
+"""Conversations: `sessions` and `session_items`.
+
+A writer first raises `sessions.last_position`, which locks the session's row. So positions rise in the order
+of the commits, are never given twice, and two writers never meet. Writers in other languages do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from timestep.store.tables import session_items, sessions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSummary:
+    """One session as listed."""
+
+    session_id: str
+    items: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def create_session(connection: sa.Connection, session_id: str) -> None:
+    """Make the session if it is not there."""
+    connection.execute(insert(sessions).values(id=session_id).on_conflict_do_nothing())
+
+
+def read_items(
+    connection: sa.Connection, session_id: str, *, limit: int | None = None, up_to_position: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the items in order; the latest `limit` of them, of those stored up to `up_to_position`."""
+    if limit is not None and limit <= 0:
+        return []
+    query = sa.select(session_items.c.item).where(session_items.c.session_id == session_id)
+    if up_to_position is not None:
+        query = query.where(session_items.c.position <= up_to_position)
+    if limit is None:
+        return list(connection.execute(query.order_by(session_items.c.position)).scalars())
+    latest = connection.execute(query.order_by(session_items.c.position.desc()).limit(limit)).scalars().all()
+    return list(reversed(latest))
+
+
+def last_position(connection: sa.Connection, session_id: str) -> int:
+    """Return the highest position ever given in the session; 0 when there is no such session."""
+    query = sa.select(sessions.c.last_position).where(sessions.c.id == session_id)
+    return connection.execute(query).scalar() or 0
+
+
+def append_items(
+    connection: sa.Connection,
+    session_id: str,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    run_id: str | None = None,
+) -> int:
+    """Add `items` at the end and return how many; makes the session if it is not there.
+
+    The session stays locked until the transaction ends.
+    """
+    if not items:
+        return 0
+    first = _take_positions(connection, session_id, len(items))
+    rows = [
+        {"session_id": session_id, "position": position, "run_id": run_id, "item": item}
+        for position, item in enumerate(items, start=first)
+    ]
+    connection.execute(sa.insert(session_items), rows)
+    return len(items)
+
+
+def pop_item(connection: sa.Connection, session_id: str) -> dict[str, Any] | None:
+    """Remove the last item and return it; None when there is none."""
+    if not _touch(connection, session_id):
+        return None
+    last = (
+        sa.select(sa.func.max(session_items.c.position))
+        .where(session_items.c.session_id == session_id)
+        .scalar_subquery()
+    )
+    removed = (
+        sa.delete(session_items)
+        .where(session_items.c.session_id == session_id, session_items.c.position == last)
+        .returning(session_items.c.item)
+    )
+    return connection.execute(removed).scalar()
+
+
+def clear_session(connection: sa.Connection, session_id: str) -> None:
+    """Remove every item; the session itself stays, and its positions go on rising."""
+    if _touch(connection, session_id):
+        connection.execute(sa.delete(session_items).where(session_items.c.session_id == session_id))
+
+
+def list_sessions(connection: sa.Connection, *, limit: int = 100) -> list[SessionSummary]:
+    """Return the sessions, the last changed first."""
+    count = (
+        sa.select(sa.func.count())
+        .where(session_items.c.session_id == sessions.c.id)
+        .correlate(sessions)
+        .scalar_subquery()
+    )
+    query = sa.select(sessions.c.id, count, sessions.c.created_at, sessions.c.updated_at)
+    rows = connection.execute(query.order_by(sessions.c.updated_at.desc(), sessions.c.id).limit(limit))
+    return [
+        SessionSummary(session_id=session_id, items=items, created_at=created_at, updated_at=updated_at)
+        for session_id, items, created_at, updated_at in rows
+    ]
+
+
+def _take_positions(connection: sa.Connection, session_id: str, count: int) -> int:
+    """Lock the session and return the first of `count` fresh positions."""
+    raise_it = (
+        insert(sessions)
+        .values(id=session_id, last_position=count)
+        .on_conflict_do_update(
+            index_elements=[sessions.c.id],
+            set_={"last_position": sessions.c.last_position + count, "updated_at": sa.func.now()},
+        )
+        .returning(sessions.c.last_position)
+    )
+    return connection.execute(raise_it).scalar_one() - count + 1
+
+
+def _touch(connection: sa.Connection, session_id: str) -> bool:
+    """Lock the session and note the change; return whether it exists."""
+    change = sa.update(sessions).where(sessions.c.id == session_id).values(updated_at=sa.func.now())
+    return connection.execute(change).rowcount == 1

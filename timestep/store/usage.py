@@ -1,0 +1,47 @@
+"""Tokens and cost of model calls of closed segments: `usage`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from timestep.store.tables import usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCallUsage:
+    """Tokens and cost of one finished model call; `cost_micro_usd` is None when the price is unknown."""
+
+    run_id: str
+    step: str
+    segment: int
+    agent: str
+    model: str | None
+    provider: str | None
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    created_at: datetime
+    cost_micro_usd: int | None = None
+
+
+_COLUMNS = tuple(usage.c[name] for name in ModelCallUsage.__dataclass_fields__)
+
+
+def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> None:
+    """Store the calls; those that are there already stay as they are. May be repeated."""
+    if calls:
+        connection.execute(insert(usage).on_conflict_do_nothing(), [dict(vars(call)) for call in calls])
+
+
+def list_usage(connection: sa.Connection, run_id: str) -> list[ModelCallUsage]:
+    """Return the run's model calls in the order in which they finished."""
+    query = sa.select(*_COLUMNS).where(usage.c.run_id == run_id)
+    rows = connection.execute(query.order_by(usage.c.segment, usage.c.created_at, usage.c.step)).mappings()
+    return [ModelCallUsage(**row) for row in rows]
