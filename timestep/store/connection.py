@@ -106,10 +106,17 @@ class Database:
     ) -> T:
         """Return `function(connection, ...)`, run inside one transaction in a thread of the store's own pool.
 
-        A cancelled call may still commit.
+        A cancelled call ends when the transaction has: it is then stored as a whole or not at all.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor(), lambda: self.run_sync(function, *args, **kwargs))
+        work = loop.run_in_executor(self._executor(), lambda: self.run_sync(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # seen: the caller wants to hear of the cancellation alone
+            raise
 
     async def run_until_done(
         self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
