@@ -80,7 +80,7 @@ def _sessions() -> None:
         sa.Column(
             "last_position",
             sa.BigInteger(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="Highest position ever given; a writer raises it first, which locks the session.",
         ),
@@ -162,16 +162,23 @@ def _runs() -> None:
         sa.Column(
             "segment",
             sa.Integer(),
-            server_default="1",
+            server_default=sa.text("1"),
             nullable=False,
             comment="Number of the newest segment.",
         ),
         sa.Column(
             "closed_segment",
             sa.Integer(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="Number of the last segment whose closing transaction is stored.",
+        ),
+        sa.Column(
+            "attempt",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="How often the newest segment was started.",
         ),
         sa.Column("session_id", sa.Text(), nullable=True, comment="Session of the run."),
         sa.Column(
@@ -183,7 +190,7 @@ def _runs() -> None:
         sa.Column(
             "session_items_stored",
             sa.Integer(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="How many of the run's own items are in the session.",
         ),
@@ -219,7 +226,7 @@ def _runs() -> None:
         sa.Column(
             "executed_seconds",
             sa.Float(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="Execution time of closed and cancelled segments.",
         ),
@@ -230,29 +237,51 @@ def _runs() -> None:
             comment="When the executing segment reaches the limit.",
         ),
         sa.Column(
+            "last_agent",
+            sa.Text(),
+            nullable=True,
+            comment="Name of the agent that the last closed segment ended with.",
+        ),
+        sa.Column(
+            "segment_started_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When the newest segment started.",
+        ),
+        sa.Column(
             "output", sa.JSON(), nullable=True, comment="Final output; text, or the JSON of the output type."
         ),
         sa.Column(
             "error", sa.JSON(), nullable=True, comment="Error envelope: type, module, message, fields."
         ),
-        sa.Column("requests", sa.BigInteger(), server_default="0", nullable=False, comment="Model calls."),
         sa.Column(
-            "input_tokens", sa.BigInteger(), server_default="0", nullable=False, comment="Input tokens."
+            "requests", sa.BigInteger(), server_default=sa.text("0"), nullable=False, comment="Model calls."
+        ),
+        sa.Column(
+            "input_tokens",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="Input tokens.",
         ),
         sa.Column(
             "cached_tokens",
             sa.BigInteger(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="Input tokens from a cache.",
         ),
         sa.Column(
-            "output_tokens", sa.BigInteger(), server_default="0", nullable=False, comment="Output tokens."
+            "output_tokens",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="Output tokens.",
         ),
         sa.Column(
             "reasoning_tokens",
             sa.BigInteger(),
-            server_default="0",
+            server_default=sa.text("0"),
             nullable=False,
             comment="Output tokens spent on reasoning.",
         ),
@@ -347,7 +376,11 @@ def _tool_calls() -> None:
         sa.Column("result", sa.JSON(), nullable=True, comment="What the tool returned."),
         sa.Column("error", sa.JSON(), nullable=True, comment="Error envelope of a call that raised."),
         sa.Column(
-            "attempt", sa.Integer(), server_default="1", nullable=False, comment="Attempt that was recorded."
+            "attempt",
+            sa.Integer(),
+            server_default=sa.text("1"),
+            nullable=False,
+            comment="Attempt that was recorded.",
         ),
         sa.Column(
             "started_at",

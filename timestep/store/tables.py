@@ -54,7 +54,7 @@ sessions = sa.Table(
         "last_position",
         sa.BigInteger,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="Highest position ever given; a writer raises it first, which locks the session.",
     ),
     _time("created_at", "When the session was made.", nullable=False, default_now=True),
@@ -99,14 +99,25 @@ runs = sa.Table(
     ),
     sa.Column("reason", sa.Text, comment="Why the run is interrupted, failed or cancelled; a word."),
     sa.Column(
-        "segment", sa.Integer, nullable=False, server_default="1", comment="Number of the newest segment."
+        "segment",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("1"),
+        comment="Number of the newest segment.",
     ),
     sa.Column(
         "closed_segment",
         sa.Integer,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="Number of the last segment whose closing transaction is stored.",
+    ),
+    sa.Column(
+        "attempt",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="How often the newest segment was started.",
     ),
     sa.Column("session_id", sa.Text, comment="Session of the run."),
     sa.Column(
@@ -118,7 +129,7 @@ runs = sa.Table(
         "session_items_stored",
         sa.Integer,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="How many of the run's own items are in the session.",
     ),
     sa.Column("input", JSON, nullable=False, comment="Text or input items, as given."),
@@ -144,27 +155,35 @@ runs = sa.Table(
         "executed_seconds",
         sa.Float,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="Execution time of closed and cancelled segments.",
     ),
     _time("deadline_at", "When the executing segment reaches the limit."),
+    sa.Column(
+        "last_agent", sa.Text, comment="Name of the agent that the last closed segment ended with."
+    ),
+    _time("segment_started_at", "When the newest segment started."),
     sa.Column("output", JSON, comment="Final output; text, or the JSON of the output type."),
     sa.Column("error", JSON, comment="Error envelope: type, module, message, fields."),
-    sa.Column("requests", sa.BigInteger, nullable=False, server_default="0", comment="Model calls."),
-    sa.Column("input_tokens", sa.BigInteger, nullable=False, server_default="0", comment="Input tokens."),
+    sa.Column("requests", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Model calls."),
+    sa.Column(
+        "input_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Input tokens."
+    ),
     sa.Column(
         "cached_tokens",
         sa.BigInteger,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="Input tokens from a cache.",
     ),
-    sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0", comment="Output tokens."),
+    sa.Column(
+        "output_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Output tokens."
+    ),
     sa.Column(
         "reasoning_tokens",
         sa.BigInteger,
         nullable=False,
-        server_default="0",
+        server_default=sa.text("0"),
         comment="Output tokens spent on reasoning.",
     ),
     _time("created_at", "When the run was asked for.", nullable=False, default_now=True),
@@ -224,7 +243,11 @@ tool_calls = sa.Table(
     sa.Column("result", JSON, comment="What the tool returned."),
     sa.Column("error", JSON, comment="Error envelope of a call that raised."),
     sa.Column(
-        "attempt", sa.Integer, nullable=False, server_default="1", comment="Attempt that was recorded."
+        "attempt",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("1"),
+        comment="Attempt that was recorded.",
     ),
     _time("started_at", "When the recorded attempt started."),
     _time("finished_at", "When the recorded attempt finished."),

@@ -1,0 +1,187 @@
+"""Every private name of the Agents SDK that Timestep uses, checked when this module is imported.
+
+The SDK has no public place to stand between its loop and an effect, so `install` replaces a few of its functions,
+once for the process. Each replacement passes straight through outside a durable run. Agents, tools and RunStates
+are never cloned or changed. Pinned to `openai-agents>=0.24,<0.25`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import agents.mcp.util as sdk_mcp
+import agents.run_internal.guardrails as sdk_guardrails
+import agents.run_internal.model_retry as sdk_model_retry
+import agents.run_internal.run_loop as sdk_run_loop
+import agents.run_internal.tool_actions as sdk_tool_actions
+import agents.run_internal.tool_execution as sdk_tool_execution
+import agents.run_internal.turn_resolution as sdk_turn_resolution
+import agents.tool as sdk_tool
+from agents import Agent, FunctionTool, RunState, RunConfig, Tool
+from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
+from agents.run import AgentRunner, set_default_agent_runner
+
+FunctionToolResult = sdk_tool._FunctionToolInvocationResult
+ToolOutputGuardrailsResult = sdk_tool_execution._ToolOutputGuardrailExecutionResult
+
+get_model = sdk_run_loop.get_model
+get_model_settings = sdk_run_loop.get_model_settings
+get_response_with_retry = sdk_model_retry.get_response_with_retry
+stream_response_with_retry = sdk_model_retry.stream_response_with_retry
+usage_of_response = sdk_run_loop._response_usage_to_usage
+invoke_function_tool = sdk_tool_execution._invoke_function_tool_with_metadata
+tool_failure_text = sdk_tool_execution.maybe_invoke_function_tool_failure_error_function
+tool_input_guardrails = sdk_tool_execution._execute_tool_input_guardrails
+tool_output_guardrails = sdk_tool_execution._execute_tool_output_guardrails
+input_guardrail = sdk_guardrails.run_single_input_guardrail
+output_guardrail = sdk_guardrails.run_single_output_guardrail
+execute_handoffs = sdk_turn_resolution.execute_handoffs
+apply_patch_operations = sdk_tool_execution.coerce_apply_patch_operations
+list_mcp_tools = sdk_mcp.MCPUtil._list_tools_with_span
+invoke_mcp_tool = sdk_mcp.MCPUtil.invoke_mcp_tool
+shell_execute = sdk_tool_actions.ShellAction.execute
+local_shell_execute = sdk_tool_actions.LocalShellAction.execute
+custom_execute = sdk_tool_actions.CustomToolAction.execute
+apply_patch_execute = sdk_tool_actions.ApplyPatchAction.execute
+computer_capture = sdk_tool_actions.ComputerAction._execute_action_and_capture
+handle_chat_stream = ChatCmplStreamHandler.handle_stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacements:
+    """What takes the place of the SDK's functions."""
+
+    runner: AgentRunner
+    get_model: Callable[[Agent[Any], RunConfig], Any]
+    get_model_settings: Callable[[Agent[Any], RunConfig], Any]
+    invoke_function_tool: Callable[..., Any]
+    tool_input_guardrails: Callable[..., Any]
+    tool_output_guardrails: Callable[..., Any]
+    input_guardrail: Callable[..., Any]
+    output_guardrail: Callable[..., Any]
+    execute_handoffs: Callable[..., Any]
+    list_mcp_tools: Callable[..., Any]
+    invoke_mcp_tool: Callable[..., Any]
+    shell_execute: Callable[..., Any]
+    local_shell_execute: Callable[..., Any]
+    custom_execute: Callable[..., Any]
+    apply_patch_execute: Callable[..., Any]
+    computer_capture: Callable[..., Any]
+    handle_chat_stream: Callable[..., Any]
+
+
+def install(new: Replacements) -> None:
+    """Put the replacements in place; may be called again, the last call holds."""
+    sdk_run_loop.get_model = new.get_model
+    sdk_run_loop.get_model_settings = new.get_model_settings
+    sdk_tool_execution._invoke_function_tool_with_metadata = new.invoke_function_tool
+    sdk_tool_execution._execute_tool_input_guardrails = new.tool_input_guardrails
+    sdk_tool_execution._execute_tool_output_guardrails = new.tool_output_guardrails
+    sdk_guardrails.run_single_input_guardrail = new.input_guardrail
+    sdk_guardrails.run_single_output_guardrail = new.output_guardrail
+    sdk_turn_resolution.execute_handoffs = new.execute_handoffs
+    _set_class_function(sdk_mcp.MCPUtil, "_list_tools_with_span", new.list_mcp_tools)
+    _set_class_function(sdk_mcp.MCPUtil, "invoke_mcp_tool", new.invoke_mcp_tool)
+    _set_class_function(sdk_tool_actions.ShellAction, "execute", new.shell_execute)
+    _set_class_function(sdk_tool_actions.LocalShellAction, "execute", new.local_shell_execute)
+    _set_class_function(sdk_tool_actions.CustomToolAction, "execute", new.custom_execute)
+    _set_class_function(sdk_tool_actions.ApplyPatchAction, "execute", new.apply_patch_execute)
+    _set_class_function(sdk_tool_actions.ComputerAction, "_execute_action_and_capture", new.computer_capture)
+    _set_class_function(ChatCmplStreamHandler, "handle_stream", new.handle_chat_stream)
+    set_default_agent_runner(new.runner)
+
+
+def is_agent_tool(tool: object) -> bool:
+    """Whether a tool is an agent made into a tool with `as_tool`."""
+    return isinstance(tool, FunctionTool) and tool._is_agent_tool
+
+
+def agent_of_tool(tool: FunctionTool) -> Agent[Any] | None:
+    """Return the agent behind an agent-tool."""
+    return tool._agent_instance
+
+
+def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
+    """Return the tool calls of an interrupted turn in the model's order, and the tools that they name."""
+    processed = state._last_processed_response
+    if processed is None:
+        return [], []
+    functions = processed.functions
+    others = [
+        *processed.custom_tool_calls, *processed.shell_calls, *processed.local_shell_calls,
+        *processed.apply_patch_calls, *processed.computer_actions,
+    ]
+    handoffs = processed.handoffs
+    calls = [run.tool_call for run in (*functions, *others, *handoffs)]
+    return calls, [run.function_tool for run in functions]
+
+
+def turns_of(state: RunState[Any]) -> int:
+    """Return how many turns a RunState has behind it."""
+    return state._current_turn
+
+
+def current_agent_of(state: RunState[Any]) -> Agent[Any] | None:
+    """Return the agent that a RunState goes on with."""
+    return state._current_agent
+
+
+def set_max_turns(state: RunState[Any], max_turns: int | None) -> None:
+    """Give a RunState another limit of turns; resuming takes the limit from the state alone."""
+    state._max_turns = max_turns
+
+
+def handoff_target(handoff: Any) -> Agent[Any] | None:
+    """Return the agent that a handoff made with `handoff(agent)` leads to."""
+    reference = handoff._agent_ref
+    return reference() if reference is not None else None
+
+
+def custom_data_of(context: Any) -> Any:
+    """Return the custom data that a tool left on its ToolContext."""
+    return context._custom_data
+
+
+def set_custom_data(context: Any, value: Any) -> None:
+    """Put recorded custom data back onto a ToolContext."""
+    context._custom_data = value
+
+
+def _set_class_function(owner: type, name: str, function: Callable[..., Any]) -> None:
+    async def call(cls: type, *arguments: Any, **named: Any) -> Any:
+        return await function(*arguments, **named)
+
+    def stream(cls: type, *arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    setattr(owner, name, classmethod(stream if inspect.isasyncgenfunction(function) else call))
+
+
+def _check(function: Callable[..., Any], parameters: list[str]) -> None:
+    found = list(inspect.signature(function).parameters)
+    if found != parameters:
+        raise ImportError(
+            f"{function.__module__}.{function.__qualname__} takes {found}, expected {parameters}: this version of "
+            "timestep works with openai-agents>=0.24,<0.25; install that"
+        )
+
+
+_check(get_model, ["agent", "run_config"])
+_check(get_model_settings, ["agent", "run_config"])
+_check(invoke_function_tool, ["function_tool", "context", "arguments"])
+_check(tool_failure_text, ["function_tool", "context", "error"])
+_check(tool_input_guardrails, ["func_tool", "tool_context", "agent", "tool_input_guardrail_results"])
+_check(tool_output_guardrails, ["func_tool", "tool_context", "agent", "real_result", "tool_output_guardrail_results"])
+_check(input_guardrail, ["agent", "guardrail", "input", "context"])
+_check(output_guardrail, ["guardrail", "agent", "agent_output", "context"])
+_check(list_mcp_tools, ["server", "run_context", "agent"])
+_check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
+_check(computer_capture, ["computer", "tool_call"])
+_check(get_response_with_retry, ["get_response", "rewind", "retry_settings", "get_retry_advice",
+                                 "previous_response_id", "conversation_id", "timeout", "replay_unsafe_request"])
+_check(stream_response_with_retry, ["get_stream", "rewind", "retry_settings", "get_retry_advice",
+                                    "previous_response_id", "conversation_id", "timeout",
+                                    "failed_retry_attempts_out", "replay_unsafe_request"])

@@ -1,0 +1,156 @@
+"""Every private name of DBOS that Timestep uses, checked when this module is imported.
+
+Each entry says why the public interface does not do. Pinned to `dbos>=3.4,<3.5`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dbos._context as dbos_context
+import dbos._dbos as dbos_dbos
+import dbos._recovery as dbos_recovery
+import dbos._serialization as dbos_serialization
+from dbos import DBOS
+from dbos._context import DBOSContext
+
+from timestep.errors import JournalFormatError, UnsupportedError
+
+LARGEST_STEP_ID = 2**31 - 1
+"""Step ids are INT4 columns."""
+
+
+def current_context() -> DBOSContext | None:
+    """Return the DBOS context of this task, or None outside DBOS. No public name tells a step from a workflow."""
+    return dbos_context.get_local_dbos_context()
+
+
+def is_in_workflow() -> bool:
+    """Whether this task runs workflow code, outside any step."""
+    context = dbos_context.get_local_dbos_context()
+    return context is not None and context.is_workflow()
+
+
+def is_in_step() -> bool:
+    """Whether this task runs inside a step."""
+    context = dbos_context.get_local_dbos_context()
+    return context is not None and context.is_step()
+
+
+def set_context(context: DBOSContext | None) -> None:
+    """Make `context` that of this task. Parallel sub-agents draw their step ids from contexts of their own."""
+    dbos_context._set_local_dbos_context(context)
+
+
+def reserve_block(size: int) -> DBOSContext:
+    """Return a copy of this task's context that draws step ids from a block of `size` ids of its own.
+
+    Raises:
+        UnsupportedError: the workflow has no such block left.
+    """
+    context = dbos_context.get_local_dbos_context()
+    assert context is not None
+    first = context.function_id
+    if first + size > LARGEST_STEP_ID:
+        raise UnsupportedError(
+            f"The run {context.workflow_id!r} has used its {LARGEST_STEP_ID:,} step ids.",
+            hint="Split the work: fewer parallel sub-agents in one run, or several runs.",
+        )
+    context.function_id = first + size
+    block = copy.copy(context)
+    block.function_id = first
+    block.context_spans = list(context.context_spans)
+    return block
+
+
+def owner_token() -> str | None:
+    """Return the token with which this execution owns its workflow."""
+    context = dbos_context.get_local_dbos_context()
+    return context.owner_xid if context is not None else None
+
+
+def current_owner(workflow_id: str) -> str | None:
+    """Return the token of the execution that owns a workflow now; blocks on one query."""
+    return _instance()._sys_db.get_workflow_owner(workflow_id)
+
+
+def recover_executors(executor_ids: Iterable[str]) -> int:
+    """Put the pending workflows of gone executors back on the internal queue; return how many.
+
+    The public way (`resume_workflows`) resets attempts, deadline and queue. Rows of this process's application
+    version only. Harmless when repeated.
+    """
+    handles = dbos_recovery.recover_pending_workflows(_instance(), list(executor_ids))
+    return len(handles)
+
+
+def active_workflow_ids() -> list[str]:
+    """Return the ids of the workflows that execute in this process now."""
+    return _instance()._active_workflows_set.activeList()
+
+
+def stop_taking_work() -> None:
+    """Stop the queues, schedules and recovery of this process; running workflows go on."""
+    instance = _instance()
+    for event in instance.background_thread_stop_events:
+        event.set()
+
+
+def executor_pool() -> Any:
+    """Return the thread pool in which DBOS reads and writes checkpoints."""
+    return _instance()._executor
+
+
+def is_constructed() -> bool:
+    """Whether a DBOS instance exists in this process."""
+    return dbos_dbos._dbos_global_instance is not None
+
+
+def is_launched() -> bool:
+    """Whether the DBOS instance of this process is launched."""
+    instance = dbos_dbos._dbos_global_instance
+    return instance is not None and instance._launched
+
+
+def configured_database_url() -> str | None:
+    """Return the system database url of the DBOS instance that the program itself has made, if any."""
+    instance = dbos_dbos._dbos_global_instance
+    return instance._config.get("system_database_url") if instance is not None else None
+
+
+def refuse_pickles() -> None:
+    """Make DBOS refuse rows that are marked as pickles, in this process's executors and clients.
+
+    DBOS unpickles such rows whatever serializer is configured, so who may write a row could run code here.
+    """
+
+    def refuse(*arguments: Any) -> Any:
+        raise JournalFormatError(
+            "A stored value is marked as a Python pickle; it is refused, never loaded.",
+            hint="It was written by another program. Give Timestep a database of its own, or delete the workflow.",
+        )
+
+    dbos_serialization.DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
+
+
+def _instance() -> DBOS:
+    return dbos_dbos._get_dbos_instance()
+
+
+def _check(function: Callable[..., Any], parameters: list[str]) -> None:
+    found = list(inspect.signature(function).parameters)
+    if found != parameters:
+        raise ImportError(
+            f"{function.__module__}.{function.__qualname__} takes {found}, expected {parameters}: this version of "
+            "timestep works with dbos>=3.4,<3.5; install that"
+        )
+
+
+_check(dbos_context.get_local_dbos_context, [])
+_check(dbos_context._set_local_dbos_context, ["ctx"])
+_check(dbos_recovery.recover_pending_workflows, ["dbos", "executor_ids"])
+_check(dbos_serialization.DefaultSerializer.deserialize, ["cls", "serialized_data"])
+_check(DBOSContext.snapshot_step_ctx, ["self", "reserve_sleep_id"])

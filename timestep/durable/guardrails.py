@@ -1,0 +1,192 @@
+"""Guardrails as steps: input, output, tool input, tool output.
+
+A repeat of any of them is harmless when the step was recorded; a guardrail that was started and not recorded runs
+again. If several input guardrails fail, the one that finishes first is reported, as in a plain run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents import (
+    Agent,
+    FunctionTool,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    InputGuardrailResult,
+    OutputGuardrail,
+    OutputGuardrailResult,
+    RunContextWrapper,
+    ToolContext,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailResult,
+    ToolOutputGuardrailResult,
+)
+from dbos import StepReservation
+from pydantic import TypeAdapter
+
+from timestep.durable import agents_seam
+from timestep.durable.journal import Json, decode_value, encode_value
+from timestep.durable.scope import Scope, active_scope
+from timestep.durable.step import Envelope, run_step, value_of
+
+_TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
+
+
+def reserve_input_guardrails(scope: Scope, guardrails: list[InputGuardrail[Any]]) -> None:
+    """Draw the step ids of the input guardrails before the first turn, beside which they may run."""
+    scope.guardrails = [(guardrail, scope.reserve()) for guardrail in guardrails]
+
+
+async def input_guardrail(
+    agent: Agent[Any], guardrail: InputGuardrail[Any], input: Any, context: RunContextWrapper[Any]
+) -> InputGuardrailResult:
+    """Run one input guardrail as a step."""
+    scope = active_scope()
+    if scope is None:
+        return await agents_seam.input_guardrail(agent, guardrail, input, context)
+
+    async def body() -> Envelope:
+        result = await agents_seam.input_guardrail(agent, guardrail, input, context)
+        return {"ok": _dump(result.output)}
+
+    reservation, number = _input_reservation(scope, guardrail)
+    name = f"{scope.path}input_guardrail:{number}:{guardrail.get_name()}"
+    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
+
+
+async def output_guardrail(
+    guardrail: OutputGuardrail[Any], agent: Agent[Any], agent_output: Any, context: RunContextWrapper[Any]
+) -> OutputGuardrailResult:
+    """Run one output guardrail as a step. The SDK starts them in order, and the id is drawn before the first await."""
+    scope = active_scope()
+    if scope is None:
+        return await agents_seam.output_guardrail(guardrail, agent, agent_output, context)
+    reservation = scope.reserve()
+
+    async def body() -> Envelope:
+        result = await agents_seam.output_guardrail(guardrail, agent, agent_output, context)
+        return {"ok": _dump(result.output)}
+
+    name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
+    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    return OutputGuardrailResult(
+        guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
+    )
+
+
+async def tool_input_guardrails(
+    *,
+    func_tool: FunctionTool,
+    tool_context: ToolContext[Any],
+    agent: Agent[Any],
+    tool_input_guardrail_results: list[ToolInputGuardrailResult],
+) -> str | None:
+    """Run the input guardrails of one tool call as one step; return the text that rejects the call, if any."""
+    named = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
+    scope = active_scope()
+    if scope is None or not func_tool.tool_input_guardrails:
+        return await agents_seam.tool_input_guardrails(
+            **named, tool_input_guardrail_results=tool_input_guardrail_results
+        )
+
+    async def body() -> Envelope:
+        results: list[ToolInputGuardrailResult] = []
+        await _until_raised(agents_seam.tool_input_guardrails(**named, tool_input_guardrail_results=results))
+        return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
+
+    slot = scope.slot_of(tool_context.tool_call_id, tool_context)
+    reservation = slot.input_guardrails.popleft() if slot.input_guardrails else scope.reserve()
+    name = scope.step_name("tool_input_guardrails", func_tool.name, slot.key, str(reservation.step_id))
+    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
+    replay = _replaying(func_tool, "tool_input_guardrails", outputs)
+    return await agents_seam.tool_input_guardrails(
+        **named | {"func_tool": replay}, tool_input_guardrail_results=tool_input_guardrail_results
+    )
+
+
+async def tool_output_guardrails(
+    *,
+    func_tool: FunctionTool,
+    tool_context: ToolContext[Any],
+    agent: Agent[Any],
+    real_result: Any,
+    tool_output_guardrail_results: list[ToolOutputGuardrailResult],
+) -> agents_seam.ToolOutputGuardrailsResult:
+    """Run the output guardrails of one tool call as one step."""
+    named = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent, "real_result": real_result}
+    scope = active_scope()
+    if scope is None or not func_tool.tool_output_guardrails:
+        return await agents_seam.tool_output_guardrails(
+            **named, tool_output_guardrail_results=tool_output_guardrail_results
+        )
+
+    async def body() -> Envelope:
+        results: list[ToolOutputGuardrailResult] = []
+        await _until_raised(agents_seam.tool_output_guardrails(**named, tool_output_guardrail_results=results))
+        return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
+
+    slot = scope.slot_of(tool_context.tool_call_id, tool_context)
+    reservation = slot.output_guardrails.popleft() if slot.output_guardrails else scope.reserve()
+    name = scope.step_name("tool_output_guardrails", func_tool.name, slot.key, str(reservation.step_id))
+    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
+    replay = _replaying(func_tool, "tool_output_guardrails", outputs)
+    return await agents_seam.tool_output_guardrails(
+        **named | {"func_tool": replay}, tool_output_guardrail_results=tool_output_guardrail_results
+    )
+
+
+async def _until_raised(run: Any) -> None:
+    """Run guardrails for their results; a tripwire is raised again outside the step, from the recorded results."""
+    from agents import ToolInputGuardrailTripwireTriggered, ToolOutputGuardrailTripwireTriggered
+
+    try:
+        await run
+    except (ToolInputGuardrailTripwireTriggered, ToolOutputGuardrailTripwireTriggered):
+        return
+
+
+class _Recorded:
+    """Stands for a guardrail whose output is known; the SDK's own code draws the conclusions from it."""
+
+    def __init__(self, guardrail: Any, output: ToolGuardrailFunctionOutput) -> None:
+        self.guardrail, self.output = guardrail, output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.guardrail, name)
+
+    async def run(self, data: Any) -> ToolGuardrailFunctionOutput:
+        return self.output
+
+
+def _replaying(tool: FunctionTool, field: str, outputs: list[ToolGuardrailFunctionOutput]) -> Any:
+    guardrails = getattr(tool, field)
+    recorded = [_Recorded(guardrail, output) for guardrail, output in zip(guardrails, outputs, strict=False)]
+
+    class View:
+        tool_input_guardrails = recorded
+        tool_output_guardrails = recorded
+
+    return View()
+
+
+def _input_reservation(scope: Scope, guardrail: InputGuardrail[Any]) -> tuple[StepReservation, int]:
+    for number, (known, reservation) in enumerate(scope.guardrails):
+        if known is guardrail:
+            scope.guardrails[number] = (None, reservation)
+            return reservation, number + 1
+    return scope.reserve(), len(scope.guardrails) + 1
+
+
+def _dump(output: GuardrailFunctionOutput) -> Json:
+    info = encode_value(output.output_info, what="a guardrail's output_info")
+    return {"tripwire_triggered": output.tripwire_triggered, "output_info": info}
+
+
+def _load(data: Json) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(
+        output_info=decode_value(data["output_info"]), tripwire_triggered=data["tripwire_triggered"]
+    )

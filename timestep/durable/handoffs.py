@@ -1,0 +1,46 @@
+"""Handoffs as steps: the callback of a handoff runs once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+from timestep.durable import agents_seam
+from timestep.durable.scope import CallSlot, Scope, active_scope
+from timestep.durable.step import Envelope, run_step, value_of
+
+
+async def execute_handoffs(**named: Any) -> Any:
+    """Execute the first handoff of a turn; its `on_invoke_handoff` is the step `handoff`."""
+    scope = active_scope()
+    if scope is None:
+        return await agents_seam.execute_handoffs(**named)
+    first, *others = named["run_handoffs"]
+    slot = scope.slot_of(first.tool_call.call_id, first)
+    handoff = copy.copy(first.handoff)
+    handoff.on_invoke_handoff = _durable(scope, slot, first.handoff)
+    runs = [dataclasses.replace(first, handoff=handoff), *others]
+    return await agents_seam.execute_handoffs(**named | {"run_handoffs": runs})
+
+
+def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
+    async def on_invoke_handoff(context: Any, arguments: str | None = None) -> Any:
+        target: Any = None
+
+        async def body() -> Envelope:
+            nonlocal target
+            target = await handoff.on_invoke_handoff(context, arguments)
+            return {"ok": target.name}
+
+        reservation = slot.calls.popleft() if slot.calls else scope.reserve()
+        name = scope.step_name("handoff", handoff.tool_name, slot.key)
+        envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+        value_of(envelope)
+        if target is None:
+            target = agents_seam.handoff_target(handoff)
+        if target is None:  # a hand-made Handoff does not name its agent: its callback is asked again on a replay
+            target = await handoff.on_invoke_handoff(context, arguments)
+        return target
+
+    return on_invoke_handoff

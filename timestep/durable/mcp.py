@@ -1,0 +1,92 @@
+"""MCP in durable runs: the tool list is a step, a call runs inside its `tool_call` step.
+
+Servers are connected when they are first needed, in the process that executes, and stay connected until it stops.
+A replayed list needs no server. A server belongs to the event loop that connected it; calls from another loop are
+handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any
+
+from agents import RunContextWrapper
+from agents.mcp import MCPServer, MCPServerManager
+from mcp.types import Tool as MCPTool
+from pydantic import TypeAdapter
+
+from timestep.durable import agents_seam, dbos_seam
+from timestep.durable.scope import active_scope
+from timestep.durable.step import Envelope, run_step, value_of
+
+_TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
+
+_homes: dict[int, tuple[MCPServer, asyncio.AbstractEventLoop, MCPServerManager]] = {}
+"""Servers that this process connected, by identity, with the loop that they belong to."""
+
+
+async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any], agent: Any) -> list[MCPTool]:
+    """Return the tools of a server; in a durable run the list is a step. A repeat asks the server again."""
+    scope = active_scope()
+    if scope is None:
+        return await agents_seam.list_mcp_tools(server, run_context, agent)
+
+    async def body() -> Envelope:
+        tools = await _at_home(server, lambda: agents_seam.list_mcp_tools(server, run_context, agent))
+        return {"ok": _TOOLS.dump_python(tools, mode="json", by_alias=True, exclude_none=True)}
+
+    reservation = scope.reserve()
+    name = scope.step_name("mcp_list_tools", server.name, str(reservation.step_id))
+    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    return _TOOLS.validate_python(value_of(envelope))
+
+
+async def invoke_mcp_tool(server: MCPServer, *arguments: Any, **named: Any) -> Any:
+    """Call a tool of a server; in a durable run this is inside the call's step and connects the server if needed."""
+    if not dbos_seam.is_in_step():
+        return await agents_seam.invoke_mcp_tool(server, *arguments, **named)
+    return await _at_home(server, lambda: agents_seam.invoke_mcp_tool(server, *arguments, **named))
+
+
+async def close_mcp_servers() -> None:
+    """Disconnect the servers that this process connected on the running loop."""
+    loop = asyncio.get_running_loop()
+    for key, (_, home, manager) in list(_homes.items()):
+        if home is loop:
+            del _homes[key]
+            await manager.cleanup_all()
+
+
+async def _at_home(server: MCPServer, function: Any) -> Any:
+    loop = asyncio.get_running_loop()
+    home = await _connect(server, loop)
+    if home is loop:
+        return await function()
+
+    async def call() -> Any:
+        return await function()
+
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), home))
+
+
+async def _connect(server: MCPServer, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    known = _homes.get(id(server))
+    if known is not None and not known[1].is_closed():
+        return known[1]
+    if getattr(server, "session", True) is not None and known is None:  # connected by the program itself
+        return loop
+    manager = MCPServerManager([server], strict=True)
+    _homes[id(server)] = (server, loop, manager)
+    try:
+        await _in_empty_context(manager.connect_all())
+    except BaseException:
+        _homes.pop(id(server), None)
+        raise
+    return loop
+
+
+async def _in_empty_context(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run `work` without this task's context variables: a connection outlives the step that made it."""
+    return await asyncio.get_running_loop().create_task(work, context=contextvars.Context())

@@ -1,0 +1,194 @@
+"""Where an effect belongs: the segment, the Runner.run inside it, the turn, and the step ids of the turn's calls.
+
+When a model response arrives, live or replayed, `Scope.plan` draws the step ids of all its local calls in the
+model's order. The calls may then run in parallel and finish in any order: each has its id already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from agents import Agent, FunctionTool, Tool
+from dbos import DBOS, StepReservation
+
+from timestep.durable import dbos_seam
+from timestep.durable.agents_seam import apply_patch_operations, is_agent_tool
+from timestep.errors import UnsupportedError
+
+BLOCK_SIZES = (1 << 20, 1 << 13, 1 << 7)
+"""Step ids for each of several parallel sub-agents, by depth. Step ids are INT4: 2047 blocks fit at the top."""
+
+LOCAL_CALLS = frozenset(
+    ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "computer_call")
+)
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What the closing transaction stores of a segment's finished steps, in the order in which they are known."""
+
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    model_turns: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Segment:
+    """The executing segment, shared by all of its scopes.
+
+    `attempt` counts the executions of this segment: 1 means that nothing of it was started before.
+    """
+
+    run_id: str
+    number: int = 1
+    attempt: int = 1
+    stream: bool = False
+    max_result_bytes: int
+    record: Record = field(default_factory=Record)
+
+
+@dataclass(kw_only=True)
+class CallSlot:
+    """The step ids of one tool call. `block` is the private id range of a sub-agent that has parallel siblings."""
+
+    key: str
+    calls: deque[StepReservation] = field(default_factory=deque)
+    input_guardrails: deque[StepReservation] = field(default_factory=deque)
+    output_guardrails: deque[StepReservation] = field(default_factory=deque)
+    block: Any = None
+
+
+@dataclass(kw_only=True)
+class Scope:
+    """One Runner.run inside the workflow: that of the run, or that of an agent used as a tool.
+
+    `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
+    """
+
+    segment: Segment
+    path: str = ""
+    depth: int = 0
+    turn: int = 0
+    last_step_id: int = dbos_seam.LARGEST_STEP_ID
+    slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
+    taken: list[tuple[object, CallSlot]] = field(default_factory=list)
+    guardrails: list[tuple[object, StepReservation]] = field(default_factory=list)
+
+    def reserve(self) -> StepReservation:
+        """Draw the next step id.
+
+        Raises:
+            UnsupportedError: the block of a parallel sub-agent is used up.
+        """
+        reservation = DBOS.reserve_step()
+        if reservation.step_id > self.last_step_id:
+            raise UnsupportedError(
+                f"The sub-agent at {self.path!r} needs more than {BLOCK_SIZES[self.depth - 1]:,} steps.",
+                hint="Parallel sub-agents share the step ids of their run: nest them less deep, or start runs instead.",
+            )
+        return reservation
+
+    def step_name(self, kind: str, *parts: str) -> str:
+        """Return the name of a step of this turn: unique in the workflow, readable, the same on every attempt."""
+        return ":".join((f"{self.path}{kind}", str(self.turn), *parts))
+
+    def call_key(self, slot: CallSlot) -> str:
+        """Return the key of a call within its run: `turn:call`, preceded by those of the outer calls."""
+        return f"{self.path}{self.turn}:{slot.key}"
+
+    def plan(self, calls: Iterable[Any], tools: Sequence[Tool]) -> None:
+        """Draw the step ids of all local calls of one model response, in the model's order.
+
+        Plain calls come first, one id each and more for their guardrails. A single sub-agent goes on with the
+        counter of its caller; two or more get a block of ids each.
+        """
+        by_name = {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)}
+        self.slots, self.taken = {}, []
+        nested: list[CallSlot] = []
+        for call in calls:
+            if _field(call, "type") not in LOCAL_CALLS:
+                continue
+            call_id = str(_field(call, "call_id") or _field(call, "id") or "")
+            same = self.slots.setdefault(call_id, deque())
+            slot = CallSlot(key=quote(call_id, safe="") + (f"#{len(same) + 1}" if same else ""))
+            same.append(slot)
+            tool = by_name.get(str(_field(call, "name")))
+            if tool is not None and tool.tool_input_guardrails:
+                slot.input_guardrails.extend((self.reserve(), self.reserve()))  # before and after an approval
+            if is_agent_tool(tool):
+                nested.append(slot)
+            else:
+                slot.calls.extend(self.reserve() for _ in range(_effects_of(call)))
+            if tool is not None and tool.tool_output_guardrails:
+                slot.output_guardrails.append(self.reserve())
+        if len(nested) > 1:
+            for slot in nested:
+                slot.block = self._reserve_block()
+
+    def slot_of(self, call_id: str, owner: object) -> CallSlot:
+        """Return the slot of a call; `owner` is what tells calls with the same id apart, such as its ToolContext."""
+        for known, slot in self.taken:
+            if known is owner:
+                return slot
+        waiting = self.slots.get(call_id)
+        slot = waiting.popleft() if waiting else CallSlot(key=quote(call_id, safe=""))
+        self.taken.append((owner, slot))
+        return slot
+
+    def below(self, slot: CallSlot) -> Scope:
+        """Return the scope of the sub-agent that a call starts."""
+        path = f"{self.call_key(slot)}/"
+        if slot.block is None:
+            return Scope(segment=self.segment, path=path, depth=self.depth, last_step_id=self.last_step_id)
+        last = slot.block.function_id + BLOCK_SIZES[self.depth]
+        return Scope(segment=self.segment, path=path, depth=self.depth + 1, last_step_id=last)
+
+    def _reserve_block(self) -> Any:
+        if self.depth >= len(BLOCK_SIZES):
+            raise UnsupportedError(
+                f"Parallel sub-agents are nested more than {len(BLOCK_SIZES)} deep at {self.path!r}.",
+                hint="Set `parallel_tool_calls=False` on the inner agents, or start runs instead of sub-agents.",
+            )
+        return dbos_seam.reserve_block(BLOCK_SIZES[self.depth])
+
+
+_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("timestep_scope", default=None)
+
+
+def active_scope() -> Scope | None:
+    """Return the scope of this task, or None outside a durable run and inside a step."""
+    scope = _scope.get()
+    return scope if scope is not None and dbos_seam.is_in_workflow() else None
+
+
+@contextlib.contextmanager
+def entered(scope: Scope) -> Iterator[Scope]:
+    """Make `scope` the scope of this task and of the tasks that it starts."""
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        _scope.reset(token)
+
+
+def agent_name(agent: Agent[Any]) -> str:
+    """Return an agent's name as step names show it."""
+    return agent.name.replace("/", "%2F")
+
+
+def _effects_of(call: Any) -> int:
+    if _field(call, "type") != "apply_patch_call" and _field(call, "name") != "apply_patch":
+        return 1
+    try:
+        return max(1, len(apply_patch_operations(call, context_wrapper=None)))
+    except Exception:  # noqa: BLE001 - the SDK reports a malformed call itself when it executes it
+        return 1
+
+
+def _field(call: Any, name: str) -> Any:
+    return call.get(name) if isinstance(call, dict) else getattr(call, name, None)

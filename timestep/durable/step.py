@@ -1,0 +1,71 @@
+"""How a step is run: its envelope, its size limit, and DBOS's errors on their way past the SDK.
+
+The SDK's failure handlers turn any `Exception` into text for the model. An error of DBOS there would become a tool
+result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` turns it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dbos import StepReservation
+from dbos import error as dbos_error
+
+from timestep.durable.journal import Json, check_size, decode_error, encode_error
+
+Envelope = dict[str, Json]
+
+
+class StepFailure(BaseException):
+    """An error of DBOS itself, not of the step's body; `cause` is the error."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+async def run_step(
+    reservation: StepReservation,
+    name: str,
+    body: Callable[[], Awaitable[Envelope]],
+    *,
+    max_bytes: int,
+) -> Envelope:
+    """Run `body` as the step `name` and return its envelope, recorded or just made.
+
+    What the body raises is recorded as `{"error": ...}` and is not raised here. A repeat is harmless when the step
+    was recorded: the body does not run again. A step that was started and not recorded runs again. A cancelled run
+    interrupts the body.
+
+    Raises:
+        StepFailure: DBOS could not run or read the step; the run must stop.
+    """
+
+    async def enclosed() -> Envelope:
+        try:
+            envelope = await body()
+            check_size(envelope, limit_bytes=max_bytes, what=f"the step {name!r}")
+        except Exception as error:
+            return {"error": encode_error(error)}
+        return envelope
+
+    try:
+        return await reservation.run_async({"name": name, "preemptible": True}, enclosed)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        raise StepFailure(error) from error
+
+
+def value_of(envelope: Envelope) -> Json:
+    """Return the value of an envelope, or raise the error that it carries."""
+    if "error" in envelope:
+        raise decode_error(envelope["error"])
+    return envelope["ok"]
+
+
+def is_history_change(error: BaseException) -> bool:
+    """Whether DBOS found another step in the journal than the code asked for."""
+    return isinstance(error, (dbos_error.DBOSUnexpectedStepError, dbos_error.DBOSStepNondeterminismError))

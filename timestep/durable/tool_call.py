@@ -1,0 +1,174 @@
+"""The step `tool_call`: one call of a function tool, an MCP tool or a native local tool.
+
+A call of an agent used as a tool is no step itself: its inner model turns and tool calls are steps of the run.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agents import FunctionTool
+from agents.tool_context import ToolContext
+
+from timestep.durable import agents_seam, dbos_seam
+from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
+from timestep.durable.events import emit
+from timestep.durable.journal import check_size, decode_value, encode_error, encode_value
+from timestep.durable.scope import CallSlot, Scope, active_scope, agent_name, entered
+from timestep.durable.step import Envelope, run_step, value_of
+from timestep.durable.threads import tool_body
+from timestep.errors import ToolResultError, UnsupportedError
+
+log = logging.getLogger("timestep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """The call that a tool's body executes.
+
+    `idempotency_key` is the same on every attempt and no two calls of a run share it: hand it to the service that
+    the tool changes. `attempt` counts the executions of the segment: 1 means that nobody has started this call
+    before; more means that somebody may have.
+    """
+
+    run_id: str
+    call_id: str
+    tool: str
+    turn: int
+    attempt: int
+    idempotency_key: str
+
+
+_current: contextvars.ContextVar[ToolCall | None] = contextvars.ContextVar("timestep_tool_call", default=None)
+
+
+def current_tool_call() -> ToolCall:
+    """Return the call that this tool body executes.
+
+    Raises:
+        UnsupportedError: called outside a tool of a durable run.
+    """
+    call = _current.get()
+    if call is None:
+        raise UnsupportedError(
+            "There is no current tool call here.",
+            hint="Call `current_tool_call()` inside the body of a tool that a durable run executes.",
+        )
+    return call
+
+
+async def invoke_function_tool(
+    *, function_tool: FunctionTool, context: ToolContext[Any], arguments: str
+) -> agents_seam.FunctionToolResult:
+    """Run one function tool call as a step; the SDK's timeout and failure handler are inside it."""
+    scope = active_scope()
+    if scope is None:
+        return await agents_seam.invoke_function_tool(
+            function_tool=function_tool, context=context, arguments=arguments
+        )
+    slot = scope.slot_of(context.tool_call_id, context)
+    if agents_seam.is_agent_tool(function_tool):
+        return await _run_sub_agent(scope, slot, function_tool, context, arguments)
+
+    async def body() -> Envelope:
+        result = await agents_seam.invoke_function_tool(
+            function_tool=function_tool, context=context, arguments=arguments
+        )
+        try:
+            output = encode_value(result.output, what=f"the tool {function_tool.name!r}")
+            check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
+        except ToolResultError as error:
+            log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
+            text = await agents_seam.tool_failure_text(
+                function_tool=function_tool, context=context, error=error
+            )
+            if text is None:
+                raise
+            return {"ok": text, "is_sdk_error": True}
+        return {
+            "ok": output,
+            "is_sdk_error": result.is_sdk_generated_error,
+            "custom_data": encode_value(agents_seam.custom_data_of(context), what="custom data"),
+        }
+
+    envelope = await run_call(
+        scope, slot, tool=function_tool.name, call_id=context.tool_call_id, arguments=arguments,
+        agent=context.agent.name if context.agent else "", context=context.context, body=body,
+    )
+    output = decode_value(value_of(envelope))
+    if "custom_data" in envelope:
+        agents_seam.set_custom_data(context, decode_value(envelope["custom_data"]))
+    return agents_seam.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
+
+
+async def run_call(
+    scope: Scope,
+    slot: CallSlot,
+    *,
+    tool: str,
+    call_id: str,
+    arguments: str,
+    agent: str,
+    context: Any,
+    body: Callable[[], Awaitable[Envelope]],
+) -> Envelope:
+    """Run `body` as the step of a call and return the envelope; keep the call for the closing transaction.
+
+    A repeat is harmless when the step was recorded; a body that was started and not recorded runs again with the
+    same idempotency key.
+    """
+    segment = scope.segment
+    call = ToolCall(
+        run_id=segment.run_id, call_id=call_id, tool=tool, turn=scope.turn, attempt=segment.attempt,
+        idempotency_key=f"{segment.run_id}:{scope.call_key(slot)}",
+    )
+    has_run = False
+
+    async def timed() -> Envelope:
+        nonlocal has_run
+        has_run = True
+        before, started_at = fingerprint(context), time.time()
+        await emit(scope, {"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
+        token = _current.set(call)
+        try:
+            with tool_body():
+                envelope = await body()
+        except Exception as error:  # a failing tool changes the context too
+            envelope = {"error": encode_error(error)}
+        finally:
+            _current.reset(token)
+        envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
+        if changes := changes_since(before, context):
+            envelope["context"] = changes
+        await emit(scope, {"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
+        return envelope
+
+    reservation = slot.calls.popleft() if slot.calls else scope.reserve()
+    name = scope.step_name("tool_call", tool, slot.key)
+    envelope = await run_step(reservation, name, timed, max_bytes=2 * segment.max_result_bytes)
+    if not has_run:
+        apply_changes(context, envelope.get("context"))
+    segment.record.tool_calls.append(
+        {"call_key": scope.call_key(slot), "agent": agent, "tool": tool, "call_id": call_id,
+         "arguments": arguments, "envelope": envelope}
+    )
+    return envelope
+
+
+async def _run_sub_agent(
+    scope: Scope, slot: CallSlot, tool: FunctionTool, context: ToolContext[Any], arguments: str
+) -> agents_seam.FunctionToolResult:
+    outer = dbos_seam.current_context()
+    with entered(scope.below(slot)):
+        try:
+            if slot.block is not None:
+                dbos_seam.set_context(slot.block)
+            return await agents_seam.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
+        finally:
+            dbos_seam.set_context(outer)
+
