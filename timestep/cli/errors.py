@@ -75,18 +75,21 @@ def show_exception(error: Exception, *, is_debug: bool) -> ExitCode:
     if isinstance(error, TimestepError):
         show_error(str(error), error.hint)
         return exit_code_of(error)
-    database_error = _database_error_of(error)
-    if database_error:
-        show_error(f"The database does not answer: {database_error}", "Run `timestep doctor`.")
-        return ExitCode.DATABASE_NOT_READY
+    cause = getattr(error, "orig", None) or error
+    if type(cause).__module__.startswith("psycopg"):  # told by name: psycopg may not be loaded
+        return _show_database_error(cause)
     text = " ".join(str(error).split())
     hint = None if is_debug else "Add --debug to see where it happened."
     show_error(f"{type(error).__name__}: {text}" if text else type(error).__name__, hint)
     return ExitCode.FAILED
 
 
-def _database_error_of(error: Exception) -> str:
-    """Return what psycopg says when it cannot reach the server; told by name, to import nothing."""
-    cause = getattr(error, "orig", None) or error
-    is_lost = type(cause).__module__.startswith("psycopg") and type(cause).__name__ == "OperationalError"
-    return " ".join(str(cause).split()) if is_lost else ""
+def _show_database_error(error: Exception) -> ExitCode:
+    text = " ".join(str(error).split())
+    if type(error).__name__ in ("OperationalError", "AdminShutdown", "CannotConnectNow"):
+        show_error(f"The database does not answer: {text}", "Run `timestep doctor`.")
+        return ExitCode.DATABASE_NOT_READY
+    show_error(
+        f"The database refused a statement: {text}", "Run `timestep doctor`, or add --debug to see more."
+    )
+    return ExitCode.FAILED

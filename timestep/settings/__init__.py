@@ -122,19 +122,20 @@ def describe_settings(
 ) -> list[SettingValue]:
     """Return every setting with its value and source, and with what is wrong and what to write; never raises.
 
-    `name` is the environment variable of the setting. Passwords are masked.
+    `name` is the environment variable of the setting. A setting that is refused has a problem and no value; one
+    that holds in spite of its problem has both. Passwords are masked.
     """
     sources = _open_sources(environ, directory, dbos_url, arguments)
     described = [_described_database(sources)]
     for setting in _SETTINGS:
-        raw, source = sources.find(setting)
+        _, source = sources.find(setting)
         try:
             value, _ = sources.read(setting)
         except SettingsError as error:
-            described.append(_problem(setting.variable, _shown(raw), source, error))
+            described.append(_problem(setting.variable, source, error))
         else:
             described.append(SettingValue(name=setting.variable, value=_shown(value), source=source))
-    described += [_problem(name, "", "", error) for name, error in sources.problems]
+    described += [_problem(name, "", error) for name, error in sources.problems]
     described += _misspelt(sources.environ)
     return described
 
@@ -301,7 +302,7 @@ def _described_database(sources: _Sources) -> SettingValue:
     try:
         database = sources.find_database()
     except SettingsError as error:
-        return _problem(DATABASE_VARIABLE, "", "", error)
+        return _problem(DATABASE_VARIABLE, "", error)
     value = mask_url(database.url) if database.url else EMBEDDED
     source = database.source if database.url else "default"
     return SettingValue(
@@ -309,8 +310,8 @@ def _described_database(sources: _Sources) -> SettingValue:
     )
 
 
-def _problem(name: str, value: str, source: str, error: SettingsError) -> SettingValue:
-    return SettingValue(name=name, value=value, source=source, problem=str(error), hint=error.hint)
+def _problem(name: str, source: str, error: SettingsError) -> SettingValue:
+    return SettingValue(name=name, value="", source=source, problem=str(error), hint=error.hint)
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[SettingValue]:

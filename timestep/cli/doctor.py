@@ -1,0 +1,275 @@
+"""`timestep doctor`: every setting, and whether all is ready."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from timestep.cli.errors import ExitCode
+from timestep.cli.output import coloured, emit, emit_json, json_option
+from timestep.errors import DatabaseNotReadyError, TimestepError
+from timestep.records import SettingValue
+from timestep.settings import DATABASE_VARIABLE, Settings, describe_settings, resolve_settings
+
+if TYPE_CHECKING:
+    from timestep.store.connection import Database
+
+Status = Literal["ok", "warn", "fail"]
+OLLAMA_PORT = 11434
+OLDEST_PYTHON = (3, 11)
+
+SUPPORTED: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {
+    "dbos": ((3, 4), (3, 5)),
+    "openai-agents": ((0, 24), (0, 25)),
+    "ollama": ((0, 6, 0), None),
+}
+"""Oldest version that is supported and the first that is not, as `pyproject.toml` has them."""
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Status
+    detail: str
+    hint: str | None = None
+    is_about_database: bool = False
+
+
+@click.command()
+@json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Print every setting with its source, and check versions, database, executors and models.
+
+    Starts and changes nothing. Each line begins with ok, warn or fail; the exit code is 6 when the database
+    is not ready and 1 when something else failed.
+
+    \b
+    Example:
+      timestep doctor
+    """
+    described = describe_settings()
+    settings = [_check_setting(value) for value in described]
+    checks = [*_check_versions(), *_check_database(), *_check_models()]
+    failed = [check for check in (*settings, *checks) if check.status == "fail"]
+    if as_json:
+        emit_json(
+            {
+                "status": "fail" if failed else "ok",
+                "settings": [
+                    {"status": check.status, **_fields(value)}
+                    for check, value in zip(settings, described, strict=True)
+                ],
+                "checks": [
+                    {"name": check.name, "status": check.status, "detail": check.detail, "hint": check.hint}
+                    for check in checks
+                ],
+            }
+        )
+    else:
+        _emit_checks("settings", settings)
+        emit()
+        _emit_checks("checks", checks)
+    if failed:
+        is_database = any(check.is_about_database for check in failed)
+        context.exit(ExitCode.DATABASE_NOT_READY if is_database else ExitCode.FAILED)
+
+
+def _fields(value: SettingValue) -> dict[str, str | None]:
+    return {
+        "name": value.name,
+        "value": value.value,
+        "source": value.source,
+        "problem": value.problem,
+        "hint": value.hint,
+    }
+
+
+def _emit_checks(title: str, checks: list[Check]) -> None:
+    width = max(len(check.name) for check in checks)
+    emit(f"{title}")
+    for check in checks:
+        word = coloured(f"{check.status:<4}", _COLOURS[check.status])
+        emit(f"  {word}  {check.name:<{width}}  {check.detail}".rstrip())
+        if check.hint and check.status != "ok":
+            emit(f"        {'':<{width}}  hint: {check.hint}")
+
+
+def _check_setting(value: SettingValue) -> Check:
+    shown = value.value or "not set"
+    if value.source != "default":
+        shown += f"  ({value.source})"
+    if value.problem is None:
+        return Check(name=value.name, status="ok", detail=shown)
+    # A setting that is refused has no value; one that holds all the same has.
+    is_refused = not value.value
+    return Check(
+        name=value.name,
+        status="fail" if is_refused else "warn",
+        detail=value.problem if is_refused else f"{shown}. {value.problem}",
+        hint=value.hint,
+        is_about_database=value.name == DATABASE_VARIABLE,
+    )
+
+
+def _check_versions() -> Iterator[Check]:
+    from importlib import metadata
+
+    version = platform.python_version()
+    is_new_enough = sys.version_info[:2] >= OLDEST_PYTHON
+    hint = f"Use Python {'.'.join(map(str, OLDEST_PYTHON))} or newer."
+    yield Check(name="python", status="ok" if is_new_enough else "fail", detail=version, hint=hint)
+    for name, (oldest, first_newer) in SUPPORTED.items():
+        wanted = f"{name}>={_dotted(oldest)}" + (f",<{_dotted(first_newer)}" if first_newer else "")
+        hint = f"Run `pip install '{wanted}'`."
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Check(name=name, status="fail", detail="not installed", hint=hint)
+            continue
+        numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+        if numbers < oldest or (first_newer is not None and numbers >= first_newer):
+            yield Check(name=name, status="fail", detail=f"{version} is not supported ({wanted})", hint=hint)
+        else:
+            yield Check(name=name, status="ok", detail=version)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _check_database() -> Iterator[Check]:
+    from timestep.cli.database import look_at_database
+
+    try:
+        settings = resolve_settings()
+    except TimestepError:
+        yield Check(name="database", status="warn", detail="not looked at until the settings are right")
+        return
+    state = look_at_database(settings)
+    name = "embedded server" if state.kind == "embedded" else "database"
+    if state.problem is not None:
+        yield Check(name=name, status="fail", detail=state.problem, hint=state.hint, is_about_database=True)
+        return
+    if state.state in ("stopped", "starting", "missing"):
+        meaning = {
+            "stopped": "stopped: starts by itself on first use",
+            "starting": "starting, recovering or stopping",
+            "missing": f"running, Postgres {state.version}; its database is made on first use",
+        }
+        yield Check(name=name, status="ok", detail=f"{meaning[state.state]} ({state.directory})")
+        return
+    where = state.directory or state.url
+    yield Check(name=name, status="ok", detail=f"running, Postgres {state.version} ({where})")
+    yield from _check_schemas(settings)
+
+
+def _check_schemas(settings: Settings) -> Iterator[Check]:
+    import sqlalchemy as sa
+    from sqlalchemy import exc
+
+    from timestep.cli.database import open_without_starting
+    from timestep.ids import DBOS_SCHEMA
+    from timestep.store.executors import list_executors
+    from timestep.store.migrations import stored_revision
+
+    def dbos_version(connection: sa.Connection) -> int | None:
+        table = f"{DBOS_SCHEMA}.dbos_migrations"
+        if connection.execute(sa.select(sa.func.to_regclass(table))).scalar() is None:
+            return None
+        return connection.execute(sa.text(f"select max(version) from {table}")).scalar()
+
+    database = open_without_starting(settings)
+    try:
+        yield _check_timestep_schema(database, settings)
+        version = database.run_sync(dbos_version)
+        yield _check_schema("schema dbos", None if version is None else str(version), settings)
+        if stored_revision(database) is not None:
+            executors = [row for row in database.run_sync(list_executors) if row.free_since is None]
+            yield _check_executors([f"{row.id} on {row.host}" for row in executors])
+    except TimestepError as error:
+        yield Check(name="schemas", status="fail", detail=str(error), hint=error.hint, is_about_database=True)
+    except exc.DBAPIError as error:
+        detail = " ".join(str(error.orig).split())
+        hint = "Run `timestep db migrate` as a user with the rights, or give them to this one."
+        yield Check(name="schemas", status="fail", detail=detail, hint=hint, is_about_database=True)
+    finally:
+        database.close()
+
+
+def _check_timestep_schema(database: Database, settings: Settings) -> Check:
+    from timestep.store.migrations import HEAD_REVISION, check_schema, stored_revision
+
+    name = "schema timestep"
+    revision = stored_revision(database)
+    try:
+        if revision is not None:
+            check_schema(database)
+    except DatabaseNotReadyError as error:
+        can_upgrade = settings.run_migrations and revision is not None and revision < HEAD_REVISION
+        status: Status = "warn" if can_upgrade else "fail"
+        return Check(name=name, status=status, detail=str(error), hint=error.hint, is_about_database=True)
+    return _check_schema(name, revision, settings)
+
+
+def _check_schema(name: str, revision: str | None, settings: Settings) -> Check:
+    if revision is not None:
+        return Check(name=name, status="ok", detail=f"revision {revision}")
+    if settings.run_migrations:
+        return Check(
+            name=name, status="ok", detail="not there yet: made on first use, or by `timestep db migrate`"
+        )
+    return Check(
+        name=name,
+        status="fail",
+        detail="not there, and TIMESTEP_RUN_MIGRATIONS is off",
+        hint="Run `timestep db migrate` as a user who may create schemas.",
+        is_about_database=True,
+    )
+
+
+def _check_executors(names: list[str]) -> Check:
+    if not names:
+        hint = "`timestep worker MODULE` starts one."
+        return Check(name="executors", status="ok", detail="none; queued runs wait for one", hint=hint)
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return Check(name="executors", status="ok", detail=f"{len(names)}: {shown}")
+
+
+def _check_models() -> Iterator[Check]:
+    has_key = bool(os.environ.get("OPENAI_API_KEY"))
+    yield Check(name="OPENAI_API_KEY", status="ok", detail="set" if has_key else "not set")
+    has_ollama = bool(os.environ.get("OLLAMA_API_KEY") or os.environ.get("OLLAMA_HOST"))
+    if has_ollama:
+        yield Check(name="ollama server", status="ok", detail="configured by OLLAMA_HOST or OLLAMA_API_KEY")
+    else:
+        has_ollama = _answers_locally(OLLAMA_PORT)
+        detail = f"{'answers' if has_ollama else 'none'} on port {OLLAMA_PORT}"
+        yield Check(name="ollama server", status="ok", detail=detail)
+    if not has_key and not has_ollama:
+        yield Check(
+            name="models",
+            status="warn",
+            detail="no key and no Ollama: only `timestep demo` and agents with models of their own work",
+            hint="Set OPENAI_API_KEY, or start Ollama.",
+        )
+
+
+def _answers_locally(port: int) -> bool:
+    import socket
+
+    try:
+        socket.create_connection(("localhost", port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
