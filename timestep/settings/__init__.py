@@ -122,7 +122,7 @@ def describe_settings(
 ) -> list[SettingValue]:
     """Return every setting with its value and source, and with what is wrong and what to write; never raises.
 
-    `name` is the environment variable of the setting. A setting that is refused has a problem and no value; one
+    `name` is the environment variable of the setting. A refused setting has a problem and no value; one
     that holds in spite of its problem has both. Passwords are masked.
     """
     sources = _open_sources(environ, directory, dbos_url, arguments)
