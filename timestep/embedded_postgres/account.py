@@ -2,11 +2,11 @@
 
 * An ordinary user: the server runs as that user.
 * Root: the programs run in a user namespace with one entry. Inside, Postgres sees the user `nobody`; outside,
-  it is root, all files are root's, and no folder is opened for anybody. The same helps a user id without a name.
+  it is root, all files are root's, and no folder is opened to others. It also helps a user id without a name.
 * Root where user namespaces are denied, as in Docker by default: the programs run as the existing user
   `nobody`, and `data/`, `socket/` and `server.log` belong to it. `nobody` must be able to enter the folder,
-  which rules out /root; without TIMESTEP_DATA_DIR such a server lives in /var/lib/timestep. Other programs that
-  run as `nobody` can reach it.
+  which rules out /root; without TIMESTEP_DATA_DIR such a server lives in /var/lib/timestep. Other programs of
+  `nobody` can reach it.
 """
 
 # pyright: reportPossiblyUnboundVariable=false
