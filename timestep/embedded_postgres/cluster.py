@@ -209,7 +209,9 @@ def _prepare_socket_folder(layout: Layout, account: Account) -> None:
     folder = layout.socket_folder
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), account.user_id}:
+    is_inside = folder.parent == layout.directory  # where nobody else can put a folder of this name
+    is_ours = is_inside or found.st_uid in {os.geteuid(), account.user_id}
+    if not stat.S_ISDIR(found.st_mode) or not is_ours:
         raise EmbeddedPostgresError(
             f"{folder} belongs to somebody else.",
             hint="Set TIMESTEP_DATA_DIR to a folder with a shorter path: the socket then lies in it.",
