@@ -48,12 +48,12 @@ def emit(text: str = "") -> None:
 
 def emit_json(value: object) -> None:
     """Write `value` to stdout as indented JSON. Dataclasses, times and paths are allowed in it."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable))
+    click.echo(_json_text(value, indent=2))
 
 
 def emit_json_line(value: object) -> None:
     """Write `value` to stdout as one line of JSON: an element of a stream."""
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_jsonable))
+    click.echo(_json_text(value, separators=(",", ":")))
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -132,6 +132,12 @@ def _meta() -> dict[str, Any]:
     return context.meta if context else {}
 
 
+def _json_text(value: object, **layout: Any) -> str:
+    is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not is_unicode, default=_jsonable, **layout)
+    return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate becomes its JSON escape
+
+
 def _iso(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -160,9 +166,12 @@ def _emit_rich_table(columns: Sequence[str], cells: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(no_color=not has_colours(), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for position, column in enumerate(columns):
-        table.add_column(column, overflow="ellipsis" if position else "fold", no_wrap=position > 0)
+    first_width = max((_width(row[0]) for row in cells), default=1)
+    table.add_column(columns[0], overflow="fold", min_width=min(first_width, console.width))
+    for column in columns[1:]:
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console(no_color=not has_colours(), highlight=False).print(table)
+    console.print(table)
