@@ -20,9 +20,10 @@ import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.embedded_postgres.account import choose_account
 from timestep.embedded_postgres.binaries import copy_once
+from timestep.embedded_postgres.layout import Layout
 from timestep.embedded_postgres.locks import Deadline
 
-REPOSITORY = Path(timestep.__path__[0]).parent
+PYTHON_PATH = os.pathsep.join([str(Path(timestep.__path__[0]).parent), os.environ.get("PYTHONPATH", "")])
 MEMORY_NEEDED_BYTES = 2_000_000_000
 PROGRAM = """
 import os, random, sys, time
@@ -53,7 +54,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+            env={**os.environ, "PYTHONPATH": PYTHON_PATH, **environment},
         )
 
     def line(self) -> str:
@@ -84,7 +85,7 @@ class Drill:
         self.programs = programs
         self.cluster = cluster
         self.directory = root / "postgres" / "18"
-        self.repository = REPOSITORY
+        self.python_path = PYTHON_PATH
         self._servers: dict[Path, EmbeddedPostgres] = {}
         self._children: list[Child] = []
 
@@ -159,6 +160,7 @@ class Drill:
         for server in self._servers.values():
             server.release()
             server.stop()
+            shutil.rmtree(Layout(directory=server.directory).socket_folder, ignore_errors=True)
             shutil.rmtree(server.directory.parent, ignore_errors=True)
 
 

@@ -79,7 +79,7 @@ importlib.metadata.distribution = lambda name: next(iter(importlib.metadata.Dist
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(drill.repository)},
+        env={**os.environ, "PYTHONPATH": drill.python_path},
     )
     assert child.stdout is not None
     assert child.stdout.readline().strip().isdigit()

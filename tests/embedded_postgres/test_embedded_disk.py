@@ -25,7 +25,7 @@ class Disk:
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f"mounting is not permitted: {done.stderr.strip()}")
+            pytest.skip(f"mounting is not permitted: {done.stderr.splitlines()[0]}")
 
     def remount(self, options: str) -> None:
         self.mount(f"remount,{options}")

@@ -35,9 +35,7 @@ def test_characters_that_a_shell_would_expand_do_no_harm(drill):
 
 
 def test_a_comma_in_the_path_is_not_taken_for_two_hosts(drill):
-    server = drill.server(drill.root / "a,b" / "18")
-    check(server)
-    Layout(directory=server.directory).socket_folder.rmdir()
+    check(drill.server(drill.root / "a,b" / "18"))
 
 
 def test_a_path_too_long_for_a_socket_gets_a_private_folder_elsewhere(drill, monkeypatch):
@@ -49,7 +47,6 @@ def test_a_path_too_long_for_a_socket_gets_a_private_folder_elsewhere(drill, mon
     monkeypatch.setenv("TMPDIR", str(drill.root))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(drill.root))
     assert Layout(directory=server.directory).socket_folder == folder
-    folder.rmdir()
 
 
 def test_a_socket_folder_that_was_open_to_others_is_closed(drill):
@@ -59,7 +56,6 @@ def test_a_socket_folder_that_was_open_to_others_is_closed(drill):
     folder.chmod(0o777)
     check(server)
     assert folder.stat().st_mode & 0o777 == 0o700
-    folder.rmdir()
 
 
 def test_a_socket_folder_that_is_a_link_is_refused(drill):
