@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
 import click
+
+NARROWEST_COLUMN = 8
+"""Characters below which no column is cut."""
 
 TimeStyle = Literal["relative", "iso"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,12 +66,12 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     The first column is never cut. None is an empty cell. Line breaks and control characters are made visible.
     """
     cells = [[clean("" if cell is None else str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _emit_rich_table(columns, cells)
-        return
     widths = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
+    if sys.stdout.isatty():
+        widths = _fitted(widths, shutil.get_terminal_size().columns)
     for row in [list(columns), *cells]:
-        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        cut = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cut, widths, strict=True)]
         click.echo("  ".join(padded).rstrip())
 
 
@@ -161,17 +165,21 @@ def _width(text: str) -> int:
     )
 
 
-def _emit_rich_table(columns: Sequence[str], cells: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _fitted(widths: list[int], terminal_width: int) -> list[int]:
+    """Return `widths` with the widest columns but the first narrowed until they fit, or can get no narrower."""
+    fitted = list(widths)
+    gaps = 2 * (len(fitted) - 1)
+    while sum(fitted) + gaps > terminal_width:
+        widest = max(range(1, len(fitted)), key=lambda position: fitted[position], default=0)
+        if widest == 0 or fitted[widest] <= NARROWEST_COLUMN:
+            break
+        fitted[widest] -= 1
+    return fitted
 
-    console = Console(no_color=not has_colours(), highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    first_width = max((_width(row[0]) for row in cells), default=1)
-    table.add_column(columns[0], overflow="fold", min_width=min(first_width, console.width))
-    for column in columns[1:]:
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+
+def _cut(cell: str, width: int) -> str:
+    if _width(cell) <= width:
+        return cell
+    while _width(cell) > width - 1:
+        cell = cell[:-1]
+    return f"{cell}…"

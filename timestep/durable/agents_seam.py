@@ -20,8 +20,9 @@ import agents.run_internal.tool_actions as sdk_tool_actions
 import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, RunState, RunConfig, Tool
+from agents import Agent, FunctionTool, RunConfig, RunState, Tool
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
+from agents.result import RunResultBase
 from agents.run import AgentRunner, set_default_agent_runner
 
 FunctionToolResult = sdk_tool._FunctionToolInvocationResult
@@ -94,6 +95,12 @@ def install(new: Replacements) -> None:
     set_default_agent_runner(new.runner)
 
 
+def add_output_property() -> None:
+    """Give the SDK's results `.output`, the documented name of their final output."""
+    if not hasattr(RunResultBase, "output"):
+        RunResultBase.output = property(lambda self: self.final_output)  # type: ignore[attr-defined]
+
+
 def is_agent_tool(tool: object) -> bool:
     """Whether a tool is an agent made into a tool with `as_tool`."""
     return isinstance(tool, FunctionTool) and tool._is_agent_tool
@@ -132,6 +139,16 @@ def current_agent_of(state: RunState[Any]) -> Agent[Any] | None:
 def set_max_turns(state: RunState[Any], max_turns: int | None) -> None:
     """Give a RunState another limit of turns; resuming takes the limit from the state alone."""
     state._max_turns = max_turns
+
+
+def items_of(state: RunState[Any]) -> list[Any]:
+    """Return the items that a run made, of its RunState."""
+    return list(state._generated_items)
+
+
+def usage_of(state: RunState[Any]) -> Any:
+    """Return the usage that a RunState counts."""
+    return state._context.usage if state._context is not None else None
 
 
 def handoff_target(handoff: Any) -> Agent[Any] | None:

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from timestep.durable.journal import Json, dump_json
-from timestep.errors import NotDurableError
+from timestep.durable.journal import Json
+from timestep.errors import InvalidInputError, NotDurableError
+from timestep.store.json_text import dump_json
 
 
 def dump_context(context: object, *, hint: str) -> Json:
@@ -89,5 +90,5 @@ def _top_level(context: object) -> dict[str, Any]:
 def _text(value: object) -> str | None:
     try:
         return dump_json(value)
-    except (TypeError, ValueError, RecursionError):
+    except InvalidInputError:
         return None

@@ -77,6 +77,13 @@ def current_owner(workflow_id: str) -> str | None:
     return _instance()._sys_db.get_workflow_owner(workflow_id)
 
 
+def attempts_of_workflow() -> int:
+    """Return how often the workflow of this task was started; blocks on one query."""
+    context = dbos_context.get_local_dbos_context()
+    status = _instance()._sys_db.get_workflow_status(context.workflow_id) if context is not None else None
+    return (status or {}).get("recovery_attempts") or 1
+
+
 def recover_executors(executor_ids: Iterable[str]) -> int:
     """Put the pending workflows of gone executors back on the internal queue; return how many.
 
@@ -85,6 +92,14 @@ def recover_executors(executor_ids: Iterable[str]) -> int:
     """
     handles = dbos_recovery.recover_pending_workflows(_instance(), list(executor_ids))
     return len(handles)
+
+
+def pending_of_executor(executor_id: str) -> int:
+    """Return how many workflows of an executor are pending, of any application version; at most 1 is counted."""
+    found = DBOS.list_workflows(
+        status="PENDING", executor_id=executor_id, limit=1, load_input=False, load_output=False
+    )
+    return len(found)
 
 
 def active_workflow_ids() -> list[str]:

@@ -17,11 +17,11 @@ from agents import (
     OutputGuardrail,
     OutputGuardrailResult,
     RunContextWrapper,
-    ToolContext,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrailResult,
     ToolOutputGuardrailResult,
 )
+from agents.tool_context import ToolContext
 from dbos import StepReservation
 from pydantic import TypeAdapter
 

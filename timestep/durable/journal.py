@@ -15,31 +15,25 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from dbos import Serializer
 from pydantic import BaseModel
 
-from timestep.errors import JournalFormatError, ResultTooLargeError, RunFailedError, ToolResultError
+from timestep.errors import (
+    InvalidInputError,
+    JournalFormatError,
+    ResultTooLargeError,
+    RunFailedError,
+    ToolResultError,
+)
+from timestep.store.json_text import dump_json
 
 Json = Any
 TYPE_MARK = "$type"
 ERROR_MARK = "$error"
-
-
-def dump_json(value: object) -> str:
-    """Return compact JSON text; lone surrogates are escaped, NaN and infinities are refused.
-
-    Raises:
-        TypeError: a value is not JSON-able.
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text
+DATE_MARK = "$datetime"
 
 
 class JournalSerializer(Serializer):
@@ -54,8 +48,8 @@ class JournalSerializer(Serializer):
         if isinstance(data, Exception):
             data = {ERROR_MARK: encode_error(data)}
         try:
-            return dump_json(data)
-        except (TypeError, ValueError) as error:
+            return dump_json(_with_dates(data))
+        except InvalidInputError as error:
             raise JournalFormatError(
                 f"A value of type {type(data).__name__} cannot be stored as JSON: {error}.",
                 hint="Workflow arguments, workflow results and step results are JSON: dicts, lists, text, numbers.",
@@ -69,7 +63,7 @@ class JournalSerializer(Serializer):
             raise JournalFormatError("A stored value is not JSON; it is refused, not loaded.") from error
         if isinstance(data, dict) and set(cast("dict[str, Any]", data)) == {ERROR_MARK}:
             return decode_error(data[ERROR_MARK])
-        return data
+        return _without_dates(data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +193,26 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
     return RunFailedError(f"{envelope.get('type', 'Error')}: {message}")
 
 
+def _with_dates(data: Any) -> Any:
+    """Replace datetimes among the arguments of a workflow: DBOS passes one to scheduled workflows."""
+    if isinstance(data, dict) and "args" in data:
+        fields = cast("dict[str, Any]", data)
+        args = [{DATE_MARK: each.isoformat()} if isinstance(each, datetime) else each for each in fields["args"]]
+        return fields | {"args": args}
+    return data
+
+
+def _without_dates(data: Any) -> Any:
+    if isinstance(data, dict) and isinstance(cast("dict[str, Any]", data).get("args"), list):
+        fields = cast("dict[str, Any]", data)
+        args = [
+            datetime.fromisoformat(each[DATE_MARK]) if isinstance(each, dict) and DATE_MARK in each else each
+            for each in fields["args"]
+        ]
+        return fields | {"args": tuple(args)}
+    return data
+
+
 def _set_field(error: Exception, key: str, value: Json) -> None:
     try:
         setattr(error, key, value)
@@ -219,7 +233,7 @@ def _json_problem(value: object) -> str:
     """Return why `value` does not survive JSON unchanged, or an empty string."""
     try:
         text = dump_json(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except InvalidInputError as error:
         return str(error)
     if json.loads(text) != value:
         return f"JSON changes it ({type(value).__name__} with keys or items that are not JSON)"

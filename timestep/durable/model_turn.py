@@ -15,7 +15,15 @@ from contextlib import aclosing
 from typing import Any
 
 import openai
-from agents import Agent, Model, ModelBehaviorError, ModelResponse, ModelRetrySettings, ModelSettings, RunConfig
+from agents import (
+    Agent,
+    Model,
+    ModelBehaviorError,
+    ModelResponse,
+    ModelRetrySettings,
+    ModelSettings,
+    RunConfig,
+)
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryBackoffSettings, retry_policies
 from agents.usage import Usage
 from openai.types.responses import Response, ResponseCompletedEvent
@@ -23,7 +31,7 @@ from pydantic import TypeAdapter
 
 from timestep.durable import agents_seam
 from timestep.durable.events import TextBatch, emit
-from timestep.durable.scope import Scope, active_scope, agent_name
+from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
 
@@ -58,9 +66,9 @@ def get_model_settings(agent: Agent[Any], run_config: RunConfig) -> ModelSetting
 
 async def handle_chat_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
     """Read a Chat Completions stream; one that ends without a finish reason is an error, whoever serves it."""
-    async with aclosing(
-        agents_seam.handle_chat_stream(*arguments, **named | {"require_finish_reason": True})
-    ) as events:
+    if is_durable():
+        named["require_finish_reason"] = True
+    async with aclosing(agents_seam.handle_chat_stream(*arguments, **named)) as events:
         async for event in events:
             yield event
 

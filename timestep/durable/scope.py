@@ -41,12 +41,14 @@ class Record:
 class Segment:
     """The executing segment, shared by all of its scopes.
 
-    `attempt` counts the executions of this segment: 1 means that nothing of it was started before.
+    `attempt` counts the executions of this segment: 1 means that nothing of it was started before. A fork goes on
+    from the copied journal of a failed segment.
     """
 
     run_id: str
     number: int = 1
     attempt: int = 1
+    is_fork: bool = False
     stream: bool = False
     max_result_bytes: int
     record: Record = field(default_factory=Record)
@@ -74,6 +76,8 @@ class Scope:
     path: str = ""
     depth: int = 0
     turn: int = 0
+    runs: int = 0
+    is_foreign: bool = False
     last_step_id: int = dbos_seam.LARGEST_STEP_ID
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
     taken: list[tuple[object, CallSlot]] = field(default_factory=list)
@@ -164,6 +168,11 @@ def active_scope() -> Scope | None:
     """Return the scope of this task, or None outside a durable run and inside a step."""
     scope = _scope.get()
     return scope if scope is not None and dbos_seam.is_in_workflow() else None
+
+
+def is_durable() -> bool:
+    """Whether this task belongs to a durable run, inside a step or outside."""
+    return _scope.get() is not None
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` tu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dbos import StepReservation
 from dbos import error as dbos_error
 
+from timestep.durable.gate import gate
 from timestep.durable.journal import Json, check_size, decode_error, encode_error
 
 Envelope = dict[str, Json]
@@ -52,9 +52,12 @@ async def run_step(
         return envelope
 
     try:
-        return await reservation.run_async({"name": name, "preemptible": True}, enclosed)
-    except asyncio.CancelledError:
-        raise
+        await gate.pass_through()
+        gate.inside += 1
+        try:
+            return await reservation.run_async({"name": name, "preemptible": True}, enclosed)
+        finally:
+            gate.inside -= 1
     except Exception as error:
         raise StepFailure(error) from error
 

@@ -12,7 +12,9 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _in_tool_body: contextvars.ContextVar[bool] = contextvars.ContextVar("timestep_in_tool_body", default=False)
 _tool_pool: ThreadPoolExecutor | None = None
@@ -51,3 +53,9 @@ def separate_tool_threads(checkpoints: ThreadPoolExecutor, *, tool_threads: int)
     present: Any = getattr(loop, "_default_executor", None)
     if not isinstance(present, _SortingExecutor) or present.others is not checkpoints:
         loop.set_default_executor(_SortingExecutor(_tool_pool, checkpoints))
+
+
+def run_in_thread(function: Callable[[], T]) -> T:
+    """Return `function()`, run in a thread without an event loop; blocks. DBOS refuses some calls under a loop."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(contextvars.Context().run, function).result()

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, exc
 
 from timestep.errors import DatabaseNotReadyError, EmbeddedPostgresError, SettingsError
+from timestep.settings.urls import URL_EXAMPLE, canonical_url, mask_url
 from timestep.store.json_text import dump_json
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ class EmbeddedServer(Protocol):
     """What `Database` needs of the embedded server; `EmbeddedPostgres` is the real one."""
 
     def ensure_database(self, name: str) -> Any: ...
-    def url(self, database: str) -> str: ...
     def connect(self, database: str, **kwargs: Any) -> psycopg.Connection[Any]: ...
     def release(self) -> None: ...
 
@@ -46,40 +47,30 @@ class EmbeddedServer(Protocol):
 class Database:
     """A Postgres database that Timestep uses. One per process and url; made by `open_database`."""
 
-    def __init__(
-        self, url: sa.URL | None, *, application: str, server: EmbeddedServer | None = None, name: str = ""
-    ) -> None:
+    def __init__(self, url: str, *, application: str, server: EmbeddedServer | None, name: str) -> None:
+        self.url = url
+        """The url `postgresql://...` with its secrets; never log it."""
+        self.name = name
         self.is_embedded = server is not None
         self._server = server
-        self._name = name
-        self._url = url
+        self._defaults = _connect_defaults(url, application)
         self._lock = Lock()
         self._is_made = False
         self._threads: ThreadPoolExecutor | None = None
         self.engine = sa.create_engine(
-            url or sa.URL.create("postgresql+psycopg", database=name),
+            "postgresql+psycopg://",
             pool_size=POOL_SIZE,
             max_overflow=POOL_SIZE,
             hide_parameters=True,
             json_serializer=dump_json,
-            connect_args={} if url is None else _connect_defaults(url, application),
         )
-        if server is not None:
-            event.listen(self.engine, "do_connect", self._connect_embedded)
-
-    @property
-    def url(self) -> str:
-        """The url `postgresql://...` with its secrets; never log it."""
-        if self._server is not None:
-            return self._server.url(self._name)
-        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        # Not through the engine's own url: psycopg reads every form that libpq knows, many hosts included.
+        event.listen(self.engine, "do_connect", self._connect_for_engine)
 
     @property
     def display_url(self) -> str:
         """The url with its password masked, for people."""
-        if self._server is not None:
-            return f"embedded Postgres, database {self._name}"
-        return _masked(self.engine.url)
+        return mask_url(self.url)
 
     @property
     def creator(self) -> Callable[[], psycopg.Connection[Any]] | None:
@@ -94,7 +85,7 @@ class Database:
             EmbeddedPostgresError: the embedded server cannot be started.
         """
         if self._server is not None:
-            self._server.ensure_database(self._name)
+            self._server.ensure_database(self.name)
             self._is_made = True
         try:
             self.run_sync(_answer)
@@ -178,18 +169,19 @@ class Database:
                 self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="timestep-store")
             return self._threads
 
-    def _connect_embedded(
+    def _connect_for_engine(
         self, dialect: Dialect, record: object, arguments: list[Any], parameters: dict[str, Any]
     ) -> psycopg.Connection[Any]:
         del dialect, record, arguments
-        return self._connect(context=parameters.get("context"))
+        return self._connect(context=parameters["context"])  # carries the JSON serializer
 
     def _connect(self, **parameters: Any) -> psycopg.Connection[Any]:
-        assert self._server is not None
+        if self._server is None:
+            return psycopg.connect(self.url, **self._defaults, **parameters)
         if not self._is_made:
-            self._server.ensure_database(self._name)
+            self._server.ensure_database(self.name)
             self._is_made = True
-        return self._server.connect(self._name, **parameters)
+        return self._server.connect(self.name, **self._defaults, **parameters)
 
 
 def open_database(url: str | None, *, application: str, embedded_directory: Path | None = None) -> Database:
@@ -201,11 +193,13 @@ def open_database(url: str | None, *, application: str, embedded_directory: Path
         SettingsError: `url` is not the url of a Postgres database.
     """
     if url is not None:
-        return Database(_parse(url), application=application)
+        canonical = canonical_url(url, source="the database url")
+        return Database(canonical, application=application, server=None, name=_database_of(canonical))
     from timestep.embedded_postgres import EmbeddedPostgres  # an optional part, per platform
 
     name = _database_name(application)
-    return Database(None, application=application, server=EmbeddedPostgres(embedded_directory), name=name)
+    server = EmbeddedPostgres(embedded_directory)
+    return Database(server.url(name), application=application, server=server, name=name)
 
 
 def not_ready(database: Database, error: Exception) -> DatabaseNotReadyError:
@@ -213,8 +207,7 @@ def not_ready(database: Database, error: Exception) -> DatabaseNotReadyError:
     reason = _reason(error)
     hint = "Start the server, or set PG_CONNECTION_URI to one that runs."
     if "does not exist" in reason and "database" in reason:
-        name = database.engine.url.database
-        hint = f"Create it with `createdb {name}`, or set PG_CONNECTION_URI to another one."
+        hint = f"Create it with `createdb {database.name}`, or set PG_CONNECTION_URI to another one."
     return DatabaseNotReadyError(f"The database {database.display_url} does not answer: {reason}", hint=hint)
 
 
@@ -222,25 +215,17 @@ def _answer(connection: sa.Connection) -> None:
     connection.exec_driver_sql("select 1")
 
 
-def _parse(text: str) -> sa.URL:
-    hint = "Write it as postgresql://user:password@host:5432/database."
+def _database_of(url: str) -> str:
     try:
-        url = sa.make_url(text)
-    except (exc.ArgumentError, ValueError):
-        # The text may hold a password, so neither it nor the cause is shown.
-        raise SettingsError("The database url cannot be read.", hint=hint) from None
-    scheme = url.drivername
-    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
-        raise SettingsError(f"The database url begins with {scheme}://, not postgresql://.", hint=hint)
-    return url.set(drivername="postgresql+psycopg")
+        return str(conninfo_to_dict(url).get("dbname", ""))
+    except psycopg.ProgrammingError as error:
+        raise SettingsError(
+            f"the database url is {mask_url(url)!r}, which Postgres cannot read: {_reason(error)}.",
+            hint=f"Write it as {URL_EXAMPLE}.",
+        ) from None
 
 
-def _masked(url: sa.URL) -> str:
-    secrets = {key: "***" for key in url.query if "password" in key}
-    return url.set(drivername="postgresql").update_query_dict(secrets).render_as_string(hide_password=True)
-
-
-def _connect_defaults(url: sa.URL, application: str) -> dict[str, Any]:
+def _connect_defaults(url: str, application: str) -> dict[str, Any]:
     """Return libpq parameters that notice a lost host in seconds, without those that the url sets."""
     defaults: dict[str, Any] = {
         "application_name": f"timestep {application}"[:MAX_NAME_BYTES],
@@ -250,7 +235,8 @@ def _connect_defaults(url: sa.URL, application: str) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
     }
-    return {key: value for key, value in defaults.items() if key not in url.query}
+    given = conninfo_to_dict(url)
+    return {key: value for key, value in defaults.items() if key not in given}
 
 
 def _database_name(application: str) -> str:

@@ -72,9 +72,18 @@ def reset_current_database() -> None:
         database.close()
 
 
+def embedded_directory(settings: Settings) -> Path | None:
+    """Return the embedded server's folder in a chosen data directory; None leaves it to the server."""
+    if settings.data_directory == Path(platformdirs.user_data_dir("timestep", appauthor=False)):
+        return None
+    from timestep.embedded_postgres.server import MAJOR_VERSION  # an optional part, per platform
+
+    return settings.data_directory / "postgres" / MAJOR_VERSION
+
+
 def _open(settings: Settings) -> Database:
     database = open_database(
-        settings.database_url, application=settings.name, embedded_directory=_embedded_directory(settings)
+        settings.database_url, application=settings.name, embedded_directory=embedded_directory(settings)
     )
     _make_ready(database, migrate if settings.run_migrations else check_schema)
     return database
@@ -95,12 +104,3 @@ async def _in_thread(function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, function)
     finally:
         threads.shutdown(wait=False)
-
-
-def _embedded_directory(settings: Settings) -> Path | None:
-    """Return the server's folder in a data directory that was chosen; None lets the server choose its own."""
-    if settings.data_directory == Path(platformdirs.user_data_dir("timestep", appauthor=False)):
-        return None
-    from timestep.embedded_postgres.server import MAJOR_VERSION  # an optional part, per platform
-
-    return settings.data_directory / "postgres" / MAJOR_VERSION

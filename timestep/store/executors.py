@@ -20,6 +20,7 @@ class Executor:
     application_version: str
     host: str
     pid: int
+    process_space: str
     agents: Sequence[str]
     started_at: datetime | None = None
     free_since: datetime | None = None
@@ -34,6 +35,7 @@ def insert_executor(connection: sa.Connection, executor: Executor) -> None:
         "application_version": executor.application_version,
         "host": executor.host,
         "pid": executor.pid,
+        "process_space": executor.process_space,
         "agents": list(executor.agents),
         "free_since": None,
     }

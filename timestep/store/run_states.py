@@ -31,11 +31,11 @@ def save_snapshot(connection: sa.Connection, snapshot: Snapshot) -> int:
 
 def latest_snapshot(connection: sa.Connection, session_id: str) -> Snapshot | None:
     """Return the session's newest active snapshot; None when there is none."""
-    return _newest(connection, run_states.c.session_id == session_id)
+    return _newest(connection, run_states.c.session_id == session_id, run_states.c.is_active)
 
 
 def latest_of_run(connection: sa.Connection, run_id: str) -> Snapshot | None:
-    """Return the run's newest active snapshot; None when there is none."""
+    """Return the run's newest snapshot, cleared or not: the run still needs it. None when there is none."""
     return _newest(connection, run_states.c.run_id == run_id)
 
 
@@ -49,12 +49,7 @@ def deactivate(connection: sa.Connection, session_id: str) -> int:
     return connection.execute(change).rowcount
 
 
-def _newest(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> Snapshot | None:
-    query = (
-        sa.select(*_COLUMNS)
-        .where(condition, run_states.c.is_active)
-        .order_by(run_states.c.id.desc())
-        .limit(1)
-    )
+def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Snapshot | None:
+    query = sa.select(*_COLUMNS).where(*conditions).order_by(run_states.c.id.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else Snapshot(**row)

@@ -21,7 +21,7 @@ from timestep.store.agents import AgentDefinition, insert_definitions
 from timestep.store.approvals import Approval, insert_approvals
 from timestep.store.run_states import save_snapshot
 from timestep.store.sessions import append_items, last_position, read_items
-from timestep.store.tables import runs
+from timestep.store.tables import runs, sessions, usage
 from timestep.store.tool_calls import ToolCall, insert_tool_calls
 from timestep.store.usage import ModelCallUsage, insert_usage
 
@@ -63,7 +63,6 @@ class Closing:
     output: Any
     error: dict[str, Any] | None
     last_agent: str | None
-    usage: TokenUsage
     session_id: str | None
     session_items: Sequence[dict[str, Any]] = ()
     snapshot: Snapshot | None = None
@@ -73,10 +72,19 @@ class Closing:
 
 
 def insert_run(
-    connection: sa.Connection, request: RunRequest, *, input_digest: str, queue: str | None, parent: str | None = None
+    connection: sa.Connection,
+    request: RunRequest,
+    *,
+    input_digest: str,
+    queue: str | None,
+    parent: str | None = None,
 ) -> bool:
     """Store a queued run; return False when its id is there already."""
-    values = _request_values(request, input_digest) | {"status": "queued", "queue": queue, "parent_run_id": parent}
+    values = _request_values(request, input_digest) | {
+        "status": "queued",
+        "queue": queue,
+        "parent_run_id": parent,
+    }
     statement = insert(runs).values(values).on_conflict_do_nothing().returning(runs.c.id)
     return connection.execute(statement).first() is not None
 
@@ -103,7 +111,11 @@ def start_segment(
     """
     if definition is not None:
         insert_definitions(connection, [definition])
-    position = sa.func.coalesce(runs.c.session_position, _last_position(runs.c.session_id))
+    # A row that is there tells its own session; the one that is made here has the request's.
+    last: Any = _last_position()
+    if request is not None:
+        last = last_position(connection, request.session_id) if request.session_id else 0
+    position = sa.case((runs.c.session_id.is_not(None), sa.func.coalesce(runs.c.session_position, last)))
     same_segment = runs.c.segment == segment
     start = {
         "status": "running",
@@ -116,7 +128,8 @@ def start_segment(
         "started_at": sa.func.coalesce(runs.c.started_at, sa.func.now()),
         "segment_started_at": sa.func.now(),
         "deadline_at": sa.func.coalesce(
-            sa.case((same_segment, runs.c.deadline_at)), _deadline(runs.c.timeout_seconds - runs.c.executed_seconds)
+            sa.case((same_segment, runs.c.deadline_at)),
+            _deadline(runs.c.timeout_seconds - runs.c.executed_seconds),
         ),
     }
     if definition is not None:
@@ -128,7 +141,7 @@ def start_segment(
         values = _request_values(request, input_digest) | {
             "status": "running", "attempt": 1, "executor_id": executor_id, "application_version": application_version,
             "agent_hash": definition.hash if definition else None, "parent_run_id": parent,
-            "session_position": last_position(connection, request.session_id) if request.session_id else None,
+            "session_position": last if request.session_id else None,
             "started_at": sa.func.now(), "segment_started_at": sa.func.now(),
             "deadline_at": _deadline(request.timeout_seconds) if request.timeout_seconds is not None else None,
         }  # fmt: skip
@@ -148,25 +161,10 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
 
     Return False, and change nothing, when the segment is closed already or the run was cancelled meanwhile.
     """
-    is_finished = closing.status in FINISHED
-    used = closing.usage
-    statement = (
-        sa.update(runs)
-        .where(runs.c.id == closing.run_id, runs.c.status == "running", runs.c.closed_segment < closing.segment)
-        .values(
-            status=closing.status, reason=closing.reason, closed_segment=closing.segment, output=closing.output,
-            error=closing.error, last_agent=closing.last_agent, deadline_at=None,
-            finished_at=sa.func.now() if is_finished else None,
-            executed_seconds=runs.c.executed_seconds + _seconds_since(runs.c.segment_started_at),
-            session_items_stored=runs.c.session_items_stored + len(closing.session_items),
-            requests=runs.c.requests + used.requests, input_tokens=runs.c.input_tokens + used.input_tokens,
-            cached_tokens=runs.c.cached_tokens + used.cached_tokens,
-            output_tokens=runs.c.output_tokens + used.output_tokens,
-            reasoning_tokens=runs.c.reasoning_tokens + used.reasoning_tokens,
-        )
-        .returning(runs.c.id)
-    )  # fmt: skip
-    if connection.execute(statement).first() is None:
+    is_open = sa.select(runs.c.id).where(
+        runs.c.id == closing.run_id, runs.c.status == "running", runs.c.closed_segment < closing.segment
+    )
+    if connection.execute(is_open.with_for_update()).first() is None:
         return False
     if closing.session_id:
         append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
@@ -175,6 +173,23 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
     insert_tool_calls(connection, closing.tool_calls)
     insert_usage(connection, closing.model_calls)
     insert_approvals(connection, closing.approvals)
+    change = {
+        "status": closing.status,
+        "reason": closing.reason,
+        "closed_segment": closing.segment,
+        "output": closing.output,
+        "error": closing.error,
+        "last_agent": closing.last_agent,
+        "deadline_at": None,
+        "finished_at": sa.func.now() if closing.status in FINISHED else None,
+        "executed_seconds": runs.c.executed_seconds + _seconds_since(runs.c.segment_started_at),
+        "session_items_stored": (
+            runs.c.session_items_stored + len(closing.session_items) if closing.status == "failed" else 0
+        ),
+    }
+    if closing.model_calls:
+        change |= {name: _used(name) for name in TokenUsage.__dataclass_fields__}
+    connection.execute(sa.update(runs).where(runs.c.id == closing.run_id).values(change))
     return True
 
 
@@ -198,28 +213,25 @@ def mark_parked(connection: sa.Connection, run_id: str, *, reason: str) -> bool:
     return connection.execute(change.values(status="interrupted", reason=reason)).rowcount == 1
 
 
-def mark_queued(
-    connection: sa.Connection,
-    run_id: str,
-    *,
-    was: Sequence[RunStatus],
-    segment: int | None = None,
-    restart_clock: bool = False,
-    max_turns: int | None = None,
-) -> bool:
-    """Queue a run that waits or has ended, for its segment to go on or for a new one; False when it is not in `was`.
-
-    `restart_clock` gives a run that reached its time limit the whole limit again.
-    """
-    change: dict[str, Any] = {"status": "queued", "reason": None, "finished_at": None, "error": None}
-    if segment is not None:
-        change["segment"] = segment
-        change["attempt"] = 0
-    if restart_clock:
-        change |= {"executed_seconds": 0, "deadline_at": None}
+def prepare_resume(
+    connection: sa.Connection, run_id: str, *, restart_clock: bool = False, max_turns: int | None = None
+) -> None:
+    """Change the limits of a run before it goes on; `restart_clock` gives it its whole time limit again."""
+    change: dict[str, Any] = {"executed_seconds": 0, "deadline_at": None} if restart_clock else {}
     if max_turns is not None:
         options = connection.execute(sa.select(runs.c.options).where(runs.c.id == run_id)).scalar()
         change["options"] = dict(options or {}) | {"max_turns": max_turns}
+    if change:
+        connection.execute(sa.update(runs).where(runs.c.id == run_id).values(change))
+
+
+def mark_queued(
+    connection: sa.Connection, run_id: str, *, was: Sequence[RunStatus], segment: int | None = None
+) -> bool:
+    """Queue a run again, for its segment to go on or for a new one; False when its status is not in `was`."""
+    change: dict[str, Any] = {"status": "queued", "reason": None, "finished_at": None, "error": None}
+    if segment is not None:
+        change |= {"segment": segment, "attempt": 0}
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was)).values(change)
     return connection.execute(statement).rowcount == 1
 
@@ -245,7 +257,9 @@ def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) ->
     return [(run_id, segment) for run_id, segment in connection.execute(query)]
 
 
-def unfinished_segments(connection: sa.Connection, *, older_than_seconds: float) -> list[tuple[str, int, RunStatus]]:
+def unfinished_segments(
+    connection: sa.Connection, *, older_than_seconds: float
+) -> list[tuple[str, int, RunStatus]]:
     """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows."""
     age = sa.func.now() - sa.cast(f"{older_than_seconds} seconds", sa.Interval)
     recently = sa.func.now() - sa.cast("1 hour", sa.Interval)
@@ -347,11 +361,15 @@ def _stored(row: Any) -> StoredRun:
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 
 
-def _last_position(session_id: sa.ColumnElement[Any]) -> Any:
-    from timestep.store.tables import sessions
+def _used(name: str) -> Any:
+    """Sum a counter over the run's model calls, so that a turn which a later segment replays counts once."""
+    total = sa.func.coalesce(sa.func.sum(usage.c[name]), 0)
+    return sa.select(total).where(usage.c.run_id == runs.c.id).correlate(runs).scalar_subquery()
 
-    query = sa.select(sessions.c.last_position).where(sessions.c.id == session_id).scalar_subquery()
-    return sa.case((session_id.is_not(None), sa.func.coalesce(query, 0)))
+
+def _last_position() -> Any:
+    found = sa.select(sessions.c.last_position).where(sessions.c.id == runs.c.session_id).correlate(runs)
+    return sa.func.coalesce(found.scalar_subquery(), 0)
 
 
 def _deadline(seconds: Any) -> Any:

@@ -75,6 +75,19 @@ def append_items(
     return len(items)
 
 
+def append_items_once(
+    connection: sa.Connection, session_id: str, items: Sequence[Mapping[str, Any]], *, run_id: str
+) -> int:
+    """Add `items` unless items of `run_id` are there already; return how many were added. May be repeated."""
+    _touch(connection, session_id)
+    known = sa.select(session_items.c.position).where(
+        session_items.c.session_id == session_id, session_items.c.run_id == run_id
+    )
+    if connection.execute(known.limit(1)).first() is not None:
+        return 0
+    return append_items(connection, session_id, items, run_id=run_id)
+
+
 def pop_item(connection: sa.Connection, session_id: str) -> dict[str, Any] | None:
     """Remove the last item and return it; None when there is none."""
     if not _touch(connection, session_id):

@@ -130,7 +130,7 @@ runs = sa.Table(
         sa.Integer,
         nullable=False,
         server_default=sa.text("0"),
-        comment="How many of the run's own items are in the session.",
+        comment="How many items of the newest segment a failed attempt has put into the session.",
     ),
     sa.Column("input", JSON, nullable=False, comment="Text or input items, as given."),
     sa.Column(
@@ -159,9 +159,7 @@ runs = sa.Table(
         comment="Execution time of closed and cancelled segments.",
     ),
     _time("deadline_at", "When the executing segment reaches the limit."),
-    sa.Column(
-        "last_agent", sa.Text, comment="Name of the agent that the last closed segment ended with."
-    ),
+    sa.Column("last_agent", sa.Text, comment="Name of the agent that the last closed segment ended with."),
     _time("segment_started_at", "When the newest segment started."),
     sa.Column("output", JSON, comment="Final output; text, or the JSON of the output type."),
     sa.Column("error", JSON, comment="Error envelope: type, module, message, fields."),
@@ -334,6 +332,12 @@ executors = sa.Table(
     ),
     sa.Column("host", sa.Text, nullable=False, comment="Host name."),
     sa.Column("pid", sa.Integer, nullable=False, comment="Process id on that host."),
+    sa.Column(
+        "process_space",
+        sa.Text,
+        nullable=False,
+        comment="Boot and pid namespace: an executor with the same value can tell whether the pid is dead.",
+    ),
     sa.Column("agents", JSON, nullable=False, comment="Names of the registered agents."),
     _time("started_at", "When the executor started.", nullable=False, default_now=True),
     _time("free_since", "When its lock was first seen free; null while it lives."),

@@ -1,0 +1,165 @@
+"""Every verb on runs, for programs that do not execute them: over DBOS's client and the store, launching nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from dbos import DBOSClient, EnqueueOptions, SetWorkflowID
+
+from timestep.errors import RunNotFoundError, RunStateError
+from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, segment_id
+from timestep.records import Run, RunRequest, RunStatus
+from timestep.store import runs as store
+from timestep.store.connection import Database
+from timestep.store.runs import StoredRun, insert_run
+
+POLL_SECONDS = 0.1
+SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
+
+
+def enqueue_run(
+    connection: sa.Connection,
+    client: DBOSClient,
+    request: RunRequest,
+    *,
+    input_digest: str,
+    queue: str = DEFAULT_QUEUE,
+    priority: int | None = None,
+    deduplication_id: str | None = None,
+    delay_seconds: float | None = None,
+) -> bool:
+    """Store a run and enqueue its first segment in one transaction; return False when its id is there already."""
+    if not insert_run(connection, request, input_digest=input_digest, queue=queue):
+        return False
+    options: EnqueueOptions = {
+        "workflow_name": WORKFLOW_AGENT_RUN, "queue_name": queue, "workflow_id": request.run_id,
+    }  # fmt: skip
+    if priority is not None:
+        options["priority"] = priority
+    if deduplication_id is not None:
+        options["deduplication_id"] = deduplication_id
+    if delay_seconds is not None:
+        options["delay_seconds"] = delay_seconds
+    client.enqueue_in_transaction(connection, options, {"agent": request.agent})
+    return True
+
+
+async def wait_run(
+    database: Database, run_id: str, *, poll_seconds: float = POLL_SECONDS, is_starting: bool = False
+) -> StoredRun:
+    """Return a run when it has ended or waits for a person; `is_starting`: its row may still be to come.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    while True:
+        stored = await database.run_until_done(store.find_stored_run, run_id)
+        if stored is None and not is_starting:
+            raise RunNotFoundError(f"There is no run {run_id!r}.")
+        if stored is not None and stored.run.status in SETTLED:
+            return stored
+        await asyncio.sleep(poll_seconds)
+
+
+def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
+    """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
+
+    What it had stays: the journal of its segment, from which `resume_run` goes on. May be repeated.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunStateError: it has ended.
+    """
+    before = database.run_sync(store.mark_cancelled, run_id, reason=reason)
+    stored = before or database.run_sync(store.get_stored_run, run_id)
+    if before is None and stored.run.status != "cancelled":
+        raise RunStateError(
+            f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
+            hint="Look at it with `timestep runs show`.",
+        )
+    client.cancel_workflow(segment_id(run_id, stored.run.segment))
+    return stored.run
+
+
+def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
+    """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
+
+    A cancelled or parked run goes on in the same segment, from its last finished step. A failed run gets a new segment
+    with a copy of the journal before the failure. `max_turns` raises the limit of a run that has reached it.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunStateError: it is running, queued, has succeeded, or waits for a decision.
+    """
+    stored = database.run_sync(store.get_stored_run, run_id)
+    run = stored.run
+    is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
+    current = segment_id(run_id, run.segment)
+    if run.status == "cancelled" or is_parked:
+        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+        if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
+            raise _changed(run_id)
+        client.resume_workflow(current)
+    elif run.status == "failed":
+        _fork(database, client, stored, max_turns=max_turns)
+    else:
+        hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
+        raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
+    return run
+
+
+def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
+    """Start a new segment of a failed run from a copy of its journal, without the steps that failed at its end."""
+    run = stored.run
+    current, following = segment_id(run.run_id, run.segment), segment_id(run.run_id, run.segment + 1)
+    steps = client.list_workflow_steps(current)
+    failed = [step["function_id"] for step in steps if isinstance(step["output"], dict) and "error" in step["output"]]
+    start = failed[-1] if failed and failed[-1] == steps[-1]["function_id"] else (
+        steps[-1]["function_id"] + 1 if steps else 1
+    )  # fmt: skip
+    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+    # The fork comes first: a crash before the row is marked leaves a segment that starts all the same.
+    with SetWorkflowID(following):
+        client.fork_workflow(current, start, queue_name=SEGMENT_QUEUE)
+    database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
+
+
+def find_runs(
+    database: Database,
+    *,
+    statuses: Sequence[RunStatus] = (),
+    agent: str | None = None,
+    session_id: str | None = None,
+    id_prefix: str | None = None,
+    limit: int = 50,
+) -> list[Run]:
+    """Return runs, the newest first."""
+    return database.run_sync(
+        store.list_runs, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
+    )
+
+
+def full_run_id(database: Database, text: str) -> str:
+    """Return the id of the one run whose id is `text` or begins with it.
+
+    Raises:
+        RunNotFoundError: there is none, or more than one.
+    """
+    if database.run_sync(store.find_stored_run, text) is not None:
+        return text
+    found = find_runs(database, id_prefix=text, limit=4)
+    if len(found) == 1:
+        return found[0].run_id
+    if not found:
+        raise RunNotFoundError(f"There is no run {text!r}.")
+    names = ", ".join(run.run_id for run in found[:3])
+    raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
+
+
+def _changed(run_id: str) -> RunStateError:
+    return RunStateError(f"The run {run_id!r} changed at this moment.", hint="Look at it, then try again.")
+
+
+__all__ = ["cancel_run", "enqueue_run", "find_runs", "full_run_id", "resume_run", "wait_run"]

@@ -1,0 +1,123 @@
+"""Agents by name: what an executor needs to find again that cannot be stored with a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agents import Agent, RunConfig, RunHooks
+
+from timestep.durable.definition import define_agent
+from timestep.errors import AgentAlreadyRegisteredError, AgentNotRegisteredError, InvalidInputError
+from timestep.store.agents import AgentDefinition
+
+SessionFactory = Callable[[str], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredAgent:
+    """An agent with the code that its runs take along."""
+
+    agent: Agent[Any]
+    definition: AgentDefinition
+    run_config: RunConfig | None = None
+    hooks: RunHooks[Any] | None = None
+    context_type: type | None = None
+    session_factory: SessionFactory | None = None
+
+
+_lock = threading.Lock()
+_registered: dict[str, RegisteredAgent] = {}
+
+
+def register_agents(
+    *agents: Agent[Any],
+    run_config: RunConfig | None = None,
+    hooks: RunHooks[Any] | None = None,
+    context_type: type | None = None,
+    session_factory: SessionFactory | None = None,
+    replace: bool = False,
+) -> None:
+    """Make agents known by name, so that this process can execute their runs.
+
+    May be called before or after DBOS is launched, and again: an equal definition replaces the object.
+
+    Args:
+        run_config: What the runs take along that is code: model provider, filters, guardrails.
+        hooks: Run hooks; they fire again when a run is recovered.
+        context_type: Class of the run context, a dataclass or pydantic model; without it the context is plain JSON.
+        session_factory: Makes the SDK session for a session id, instead of Timestep's own `Session`.
+        replace: Take the place of an agent of that name with another definition.
+
+    Raises:
+        AgentAlreadyRegisteredError: another definition is registered under the name.
+    """
+    for agent in agents:
+        if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(
+                f"register_agents takes agents, not {type(agent).__name__}: {agent!r}.",
+                hint="Pass `agents.Agent` objects, each with a name of its own.",
+            )
+        entry = RegisteredAgent(
+            agent=agent, definition=define_agent(agent), run_config=run_config, hooks=hooks,
+            context_type=context_type, session_factory=session_factory,
+        )  # fmt: skip
+        with _lock:
+            known = _registered.get(agent.name)
+            if known is not None and not replace and known.definition.hash != entry.definition.hash:
+                raise AgentAlreadyRegisteredError(
+                    f"Another agent is registered as {agent.name!r} (definition {known.definition.hash[:12]}, "
+                    f"this one is {entry.definition.hash[:12]})."
+                )
+            _registered[agent.name] = entry
+
+
+def register_on_the_way(agent: Agent[Any]) -> RegisteredAgent:
+    """Return the registration of an agent that a caller passed in, registering it if its name is free.
+
+    Raises:
+        AgentAlreadyRegisteredError: another definition is registered under the name.
+    """
+    with _lock:
+        known = _registered.get(agent.name)
+    if known is not None and known.agent is agent:
+        return known
+    if known is None:
+        register_agents(agent)
+    else:
+        register_agents(
+            agent, run_config=known.run_config, hooks=known.hooks, context_type=known.context_type,
+            session_factory=known.session_factory,
+        )  # fmt: skip
+    return _registered[agent.name]
+
+
+def get_agent(name: str) -> RegisteredAgent:
+    """Return a registered agent.
+
+    Raises:
+        AgentNotRegisteredError: there is none of that name; the message names those that are there.
+    """
+    entry = _registered.get(name)
+    if entry is None:
+        known = ", ".join(repr(each) for each in sorted(_registered)) or "none"
+        raise AgentNotRegisteredError(f"No agent {name!r} is registered here; registered: {known}.")
+    return entry
+
+
+def find_agent(name: str) -> RegisteredAgent | None:
+    """Return a registered agent, or None."""
+    return _registered.get(name)
+
+
+def registered_names() -> list[str]:
+    """Return the names of the registered agents."""
+    return sorted(_registered)
+
+
+def forget_agents() -> None:
+    """Forget every registered agent."""
+    with _lock:
+        _registered.clear()

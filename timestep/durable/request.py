@@ -1,0 +1,225 @@
+"""What a run takes along: checked at the door, stored with the run, the same in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from agents import ModelSettings, RunConfig, RunState
+from agents.models.multi_provider import MultiProvider
+from pydantic import TypeAdapter
+
+from timestep.durable.context_changes import dump_context, is_typed
+from timestep.durable.registry import RegisteredAgent
+from timestep.errors import InvalidInputError, NotDurableError
+from timestep.ids import check_run_id, check_session_id, new_run_id
+from timestep.records import RunRequest
+from timestep.sessions import Session
+from timestep.store.json_text import dump_json
+
+STATE_MARK = "$run_state"
+"""Key of a stored input that is a RunState."""
+
+_ROLES = ("user", "assistant", "system", "developer")
+_MODEL_SETTINGS: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
+_STORED_CONFIG = (
+    "model", "model_settings", "nest_handoff_history", "tracing_disabled", "trace_include_sensitive_data",
+    "workflow_name", "trace_id", "group_id", "trace_metadata", "reasoning_item_id_policy", "tool_not_found_behavior",
+    "tool_name_collision_policy",
+)  # fmt: skip
+
+
+def build_request(
+    entry: RegisteredAgent,
+    input_items: str | Sequence[Mapping[str, Any]] | RunState[Any],
+    *,
+    session: Any = None,
+    session_id: str | None = None,
+    workflow_id: str | None = None,
+    context: Any = None,
+    max_turns: int | None = None,
+    run_config: RunConfig | Mapping[str, Any] | None = None,
+    timeout_seconds: float | None = None,
+    stream: bool = False,
+) -> RunRequest:
+    """Return the request of a run, all of it JSON.
+
+    Raises:
+        InvalidInputError: the input, an id or a limit is malformed.
+        NotDurableError: a parameter could not be found again after a crash.
+    """
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise InvalidInputError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}.")
+    if max_turns is not None and max_turns < 1:
+        raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
+    return RunRequest(
+        run_id=new_run_id() if workflow_id is None else check_run_id(workflow_id),
+        agent=entry.agent.name,
+        input_items=check_input(input_items),
+        session_id=_session_id(session, session_id),
+        context=_context(entry, context),
+        max_turns=max_turns,
+        run_config=_stored_config(entry, run_config),
+        timeout_seconds=timeout_seconds,
+        stream=stream,
+    )
+
+
+def digest_of(request: RunRequest) -> str:
+    """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
+    same = {
+        "agent": request.agent, "input": request.input_items, "session": request.session_id, "context": request.context,
+    }  # fmt: skip
+    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
+
+
+def check_input(input_items: Any) -> Any:
+    """Return the input of a run as JSON: text, a list of items, or `{"$run_state": ...}`.
+
+    Raises:
+        InvalidInputError: it is empty, of another type, or an item is malformed; the message names the item.
+    """
+    if isinstance(input_items, RunState):
+        state = cast("RunState[Any]", input_items)
+        return {STATE_MARK: state.to_json()}
+    if isinstance(input_items, str):
+        if not input_items.strip():
+            raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
+        return input_items
+    if not isinstance(input_items, Sequence):
+        raise InvalidInputError(
+            f"The input is text, a list of items or a RunState, not {type(input_items).__name__}: {input_items!r}."
+        )
+    if not input_items:
+        raise InvalidInputError("The input is an empty list.", hint="Give the agent at least one item.")
+    items = [_check_item(item, number) for number, item in enumerate(cast("Sequence[Any]", input_items))]
+    try:
+        dump_json(items)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"The input is not JSON-able: {error}.") from error
+    return items
+
+
+def run_config_of(entry: RegisteredAgent, stored: Mapping[str, Any], *, run_id: str, session_id: str | None) -> RunConfig:
+    """Return the RunConfig of a run: the registered one, with what was stored with the run on top.
+
+    The trace id comes from the run id, so that every segment and every attempt is one trace.
+    """
+    config = entry.run_config if entry.run_config is not None else RunConfig(nest_handoff_history=False)
+    values = dict(stored)
+    if "model_settings" in values:
+        values["model_settings"] = _MODEL_SETTINGS.validate_python(values["model_settings"])
+    config = dataclasses.replace(config, **values)
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:32]
+    return dataclasses.replace(
+        config, trace_id=config.trace_id or f"trace_{digest}", group_id=config.group_id or session_id or run_id
+    )
+
+
+def _check_item(item: Any, number: int) -> Any:
+    hint = 'An item looks like {"role": "user", "content": "Hello"}, or has a "type" of the Responses API.'
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(f"Item {number} of the input is {type(item).__name__}, not a dict: {item!r}.", hint=hint)
+    fields = cast("Mapping[str, Any]", item)
+    kind, role = fields.get("type"), fields.get("role")
+    if kind in (None, "message"):
+        if role not in _ROLES:
+            raise InvalidInputError(
+                f"Item {number} of the input has the role {role!r}; roles are {', '.join(_ROLES)}.", hint=hint
+            )
+        if not isinstance(fields.get("content"), (str, list)):
+            raise InvalidInputError(
+                f"Item {number} of the input has the content {fields.get('content')!r}; it is text or a list of parts.",
+                hint=hint,
+            )
+    elif not isinstance(kind, str):
+        raise InvalidInputError(f"Item {number} of the input has the type {kind!r}; a type is text.", hint=hint)
+    return dict(fields)
+
+
+def _session_id(session: Any, session_id: str | None) -> str | None:
+    if session is None:
+        return None if session_id is None else check_session_id(session_id)
+    if isinstance(session, str):
+        return check_session_id(session)
+    if isinstance(session, Session):
+        return session.session_id
+    raise NotDurableError(
+        f"The session is a {type(session).__name__}, which another process could not find again.",
+        hint="Use `timestep.Session(...)`, or name a way to make it: "
+        "`register_agents(agent, session_factory=lambda session_id: ...)` and pass the session id as text.",
+    )
+
+
+def _context(entry: RegisteredAgent, context: Any) -> Any:
+    name = type(context).__qualname__
+    hint = f"Pass JSON-able data, or register its class: register_agents(agent, context_type={name})."
+    if context is not None and entry.context_type is not None:
+        if not isinstance(context, entry.context_type):
+            raise InvalidInputError(
+                f"The context is a {name}; the agent {entry.agent.name!r} is registered with "
+                f"context_type={entry.context_type.__qualname__}."
+            )
+        return dump_context(context, hint=hint)
+    if is_typed(context):
+        raise NotDurableError(f"The context is a {name}, which another process could not build again.", hint=hint)
+    return dump_context(context, hint=hint)
+
+
+def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        unknown = set(given) - {field.name for field in dataclasses.fields(RunConfig)}
+        if unknown:
+            raise InvalidInputError(f"run_config has no field {sorted(unknown)[0]!r}.")
+        given = RunConfig(**dict(given))
+    default, registered = RunConfig(), entry.run_config
+    stored: dict[str, Any] = {}
+    for field in dataclasses.fields(RunConfig):
+        value = getattr(given, field.name)
+        if _is_same(value, getattr(default, field.name)):
+            continue
+        if registered is not None and _is_same(value, getattr(registered, field.name)):
+            continue
+        if field.name == "model_settings":
+            stored["model_settings"] = _MODEL_SETTINGS.dump_python(value, mode="json", exclude_none=True)
+        elif field.name in _STORED_CONFIG and _is_json(value):
+            stored[field.name] = value
+        else:
+            raise NotDurableError(
+                f"run_config.{field.name} is code ({type(value).__name__}) that another process could not find again.",
+                hint=f"Register it with the agent: register_agents(agent, run_config=RunConfig({field.name}=...)).",
+            )
+    return stored
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if type(one) is MultiProvider and type(other) is MultiProvider:
+        return _plain_fields(one.openai_provider) == _plain_fields(other.openai_provider)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _plain_fields(thing: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(thing).items() if isinstance(value, (str, bool, int, type(None)))}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        dump_json(value)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {key: _sorted(fields[key]) for key in sorted(fields)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in cast("list[Any]", value)]
+    return value

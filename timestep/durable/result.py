@@ -1,0 +1,136 @@
+"""What the caller of a durable run gets, made from the run as it just ended or as it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from agents import RunState
+from agents.usage import Usage
+
+from timestep.durable import agents_seam
+from timestep.durable.close import load_output
+from timestep.durable.definition import reachable_agents
+from timestep.durable.journal import decode_error
+from timestep.durable.registry import RegisteredAgent
+from timestep.durable.run import Outcome, load_state
+from timestep.errors import AgentNotRegisteredError, RunCancelledError, RunFailedError, RunTimedOutError
+from timestep.records import RunStatus
+from timestep.run_state.envelope import Snapshot
+from timestep.store.runs import StoredRun
+
+TIMEOUT = "timeout"
+"""Reason of a run that was cancelled because it reached its time limit."""
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class DurableRunResult:
+    """The result of a durable run.
+
+    The same for a run that just ended and for one that is read again. Fields can be read as attributes and as
+    `result["output"]`. `status` is `succeeded` or `interrupted`; a failed or cancelled run raises instead.
+    """
+
+    run_id: str
+    status: RunStatus
+    final_output: Any
+    interruptions: list[Any]
+    new_items: list[Any]
+    usage: Usage
+    last_agent: Any = None
+    state: RunState[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"DurableRunResult(run_id={self.run_id!r}, status={self.status!r}, output={self.final_output!r})"
+
+    @property
+    def output(self) -> Any:
+        """The final output."""
+        return self.final_output
+
+    def to_state(self) -> RunState[Any]:
+        """Return the RunState at the end of the run: to save, to decide about interruptions, to go on from.
+
+        Raises:
+            AgentNotRegisteredError: this process does not know the agent, so it cannot build its state.
+        """
+        if self.state is None:
+            raise AgentNotRegisteredError(
+                f"The state of run {self.run_id!r} cannot be built here: its agent is not registered.",
+                hint="Call `register_agents(...)` before reading the result.",
+            )
+        return self.state
+
+    def to_input_list(self) -> list[Any]:
+        """Return the new items as input items of a next run."""
+        return [item.to_input_item() for item in self.new_items]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name == "output" or name in {field.name for field in dataclasses.fields(self)}
+
+
+def result_of_outcome(outcome: Outcome, *, run_id: str) -> DurableRunResult:
+    """Return the result of a run that ended in this process.
+
+    Raises:
+        Exception: the run's own error, unchanged.
+    """
+    if outcome.error is not None:
+        raise outcome.error
+    result = outcome.result
+    assert result is not None
+    return DurableRunResult(
+        run_id=run_id, status="interrupted" if result.interruptions else "succeeded",
+        final_output=result.final_output, interruptions=list(result.interruptions), new_items=list(result.new_items),
+        usage=result.context_wrapper.usage, last_agent=result.last_agent, state=result.to_state(),
+    )
+
+
+async def result_of_stored(
+    stored: StoredRun, snapshot: Snapshot | None, entry: RegisteredAgent | None
+) -> DurableRunResult:
+    """Return the result of a run as it is stored.
+
+    Raises:
+        Exception: the run's own error, rebuilt.
+        RunCancelledError: the run was cancelled.
+        RunTimedOutError: it reached its time limit.
+    """
+    run = stored.run
+    raise_end(stored)
+    state = None
+    if snapshot is not None and entry is not None:
+        state = await load_state(entry, snapshot.state)
+    last = None
+    if entry is not None and stored.last_agent is not None:
+        last = next((agent for agent in reachable_agents(entry.agent) if agent.name == stored.last_agent), None)
+    usage = Usage(
+        requests=run.usage.requests, input_tokens=run.usage.input_tokens, output_tokens=run.usage.output_tokens,
+        total_tokens=run.usage.input_tokens + run.usage.output_tokens,
+    )
+    return DurableRunResult(
+        run_id=run.run_id, status=run.status,
+        final_output=load_output(run.output, last.output_type if last is not None else None),
+        interruptions=state.get_interruptions() if state is not None else [],
+        new_items=agents_seam.items_of(state) if state is not None else [],
+        usage=usage, last_agent=last, state=state,
+    )
+
+
+def raise_end(stored: StoredRun) -> None:
+    """Raise what a failed or cancelled run ended with; do nothing for the others."""
+    run = stored.run
+    if run.status == "failed":
+        if run.error is None:
+            raise RunFailedError(f"The run {run.run_id!r} failed: {run.reason}.")
+        raise decode_error(run.error)
+    if run.status == "cancelled":
+        if run.reason == TIMEOUT:
+            limit = stored.timeout_seconds
+            raise RunTimedOutError(f"The run {run.run_id!r} reached its limit of {limit:g} s.", run_id=run.run_id)
+        raise RunCancelledError(f"The run {run.run_id!r} was cancelled ({run.reason}).", run_id=run.run_id)

@@ -1,0 +1,53 @@
+"""The session that the SDK sees inside a durable run: history from the start, own items kept until the segment ends.
+
+The SDK writes to its session again and again during a run, and again on recovery. Here the items are collected, each
+with its turn, and stored once, in the closing transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class RunSession:
+    """A session in memory; satisfies the SDK's Session protocol."""
+
+    session_settings: Any = None
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        history: list[dict[str, Any]],
+        held: list[dict[str, Any]],
+        turn: Callable[[], int],
+    ) -> None:
+        """`held` are items of an unfinished turn that an earlier segment kept back; `turn` tells the current turn."""
+        self.session_id = session_id
+        self._history = history
+        self._turn = turn
+        self._own: list[tuple[int, Any]] = [(turn(), item) for item in held]
+
+    async def get_items(self, limit: int | None = None) -> list[Any]:
+        items = [*self._history, *(item for _, item in self._own)]
+        if limit is None:
+            return items
+        return items[-limit:] if limit > 0 else []
+
+    async def add_items(self, items: list[Any]) -> None:
+        self._own.extend((self._turn(), item) for item in items)
+
+    async def pop_item(self) -> Any | None:
+        return self._own.pop()[1] if self._own else None
+
+    async def clear_session(self) -> None:
+        self._own.clear()
+
+    def finished_items(self, *, before_turn: int | None = None) -> list[Any]:
+        """Return the run's own items, or those of the turns before `before_turn`; the input belongs to turn 0."""
+        return [item for turn, item in self._own if before_turn is None or turn < before_turn]
+
+    def held_items(self, turn: int) -> list[Any]:
+        """Return the items of `turn` and later."""
+        return [item for of, item in self._own if of >= turn]

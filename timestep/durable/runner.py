@@ -1,0 +1,127 @@
+"""The SDK's runner inside workflows, and putting the seams in place.
+
+Every Runner.run inside a workflow passes here: the one of a run, those of agents used as tools, and those that a
+program calls in a workflow of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from agents import Agent, InputGuardrail, RunConfig, RunResult, RunResultStreaming, RunState
+from agents.run import AgentRunner
+
+from timestep.durable import (
+    agents_seam,
+    dbos_seam,
+    guardrails,
+    handoffs,
+    mcp,
+    model_turn,
+    native_tools,
+    tool_call,
+)
+from timestep.durable.scope import Scope, Segment, active_scope, entered
+from timestep.durable.step import StepFailure
+from timestep.settings import current_settings
+
+
+class DurableRunner(AgentRunner):
+    """Runs agents as the SDK does; inside a workflow every effect is a step."""
+
+    async def run(self, starting_agent: Agent[Any], input: Any, **kwargs: Any) -> RunResult:
+        """Run an agent to its end or its next interruption."""
+        scope = await _scope_of_run()
+        if scope is None:
+            return await super().run(starting_agent, input, **kwargs)
+        with entered(scope):
+            _prepare(scope, starting_agent, input, kwargs.get("run_config"))
+            if not scope.is_foreign:
+                return await super().run(starting_agent, input, **kwargs)
+            try:
+                return await super().run(starting_agent, input, **kwargs)
+            except StepFailure as failure:
+                raise failure.cause from None
+
+    def run_streamed(self, starting_agent: Agent[Any], input: Any, **kwargs: Any) -> RunResultStreaming:
+        """Start a streamed run; the SDK's background task inherits the scope."""
+        scope = _sub_scope(active_scope()) if active_scope() is not None else _foreign_scope(attempt=1)
+        if scope is None:
+            return super().run_streamed(starting_agent, input, **kwargs)
+        with entered(scope):
+            _prepare(scope, starting_agent, input, kwargs.get("run_config"))
+            return super().run_streamed(starting_agent, input, **kwargs)
+
+
+def install() -> None:
+    """Put Timestep's functions in the place of the SDK's; may be called again."""
+    native_tools.register_result_types()
+    agents_seam.add_output_property()
+    agents_seam.install(
+        agents_seam.Replacements(
+            runner=DurableRunner(),
+            get_model=model_turn.get_model,
+            get_model_settings=model_turn.get_model_settings,
+            invoke_function_tool=tool_call.invoke_function_tool,
+            tool_input_guardrails=guardrails.tool_input_guardrails,
+            tool_output_guardrails=guardrails.tool_output_guardrails,
+            input_guardrail=guardrails.input_guardrail,
+            output_guardrail=guardrails.output_guardrail,
+            execute_handoffs=handoffs.execute_handoffs,
+            list_mcp_tools=mcp.list_mcp_tools,
+            invoke_mcp_tool=mcp.invoke_mcp_tool,
+            shell_execute=native_tools.shell_execute,
+            local_shell_execute=native_tools.local_shell_execute,
+            custom_execute=native_tools.custom_execute,
+            apply_patch_execute=native_tools.apply_patch_execute,
+            computer_capture=native_tools.computer_capture,
+            handle_chat_stream=model_turn.handle_chat_stream,
+        )
+    )
+
+
+async def _scope_of_run() -> Scope | None:
+    scope = active_scope()
+    if scope is not None:
+        return _sub_scope(scope)
+    if not dbos_seam.is_in_workflow():
+        return None
+    return _foreign_scope(attempt=await asyncio.to_thread(dbos_seam.attempts_of_workflow))
+
+
+def _sub_scope(scope: Scope | None) -> Scope:
+    """Return the scope of a Runner.run: its own the first time; later ones, from hooks or filters, get one below."""
+    assert scope is not None
+    scope.runs += 1
+    if scope.runs == 1:
+        return scope
+    return Scope(
+        segment=scope.segment, path=f"{scope.path}run{scope.runs}/", depth=scope.depth, runs=1,
+        last_step_id=scope.last_step_id,
+    )
+
+
+def _foreign_scope(*, attempt: int) -> Scope | None:
+    """Return a scope for a run in a workflow that is not Timestep's own."""
+    context = dbos_seam.current_context()
+    if context is None or not context.is_workflow():
+        return None
+    segment = Segment(
+        run_id=context.workflow_id, attempt=attempt, max_result_bytes=current_settings().max_result_bytes
+    )
+    return Scope(segment=segment, path=f"run{context.function_id}/", runs=1, is_foreign=True)
+
+
+def _prepare(scope: Scope, agent: Agent[Any], input: Any, run_config: RunConfig | dict[str, Any] | None) -> None:
+    """Draw the step ids that must not depend on what runs first: input guardrails, calls of an interrupted turn."""
+    if isinstance(input, RunState):
+        scope.turn = agents_seam.turns_of(input)
+        calls, tools = agents_seam.pending_calls(input)
+        scope.plan(calls, tools)
+        return
+    shared: Any = run_config.get("input_guardrails") if isinstance(run_config, dict) else None
+    if isinstance(run_config, RunConfig):
+        shared = run_config.input_guardrails
+    found: list[InputGuardrail[Any]] = [*agent.input_guardrails, *(shared or [])]
+    guardrails.reserve_input_guardrails(scope, found)

@@ -1,0 +1,215 @@
+"""Start a durable run in this process and wait for it; read the result of any run."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from agents import Agent, RunConfig, RunState
+from dbos import DBOS, SetWorkflowID
+from dbos import error as dbos_error
+
+from timestep.client import wait_run
+from timestep.durable import dbos_seam
+from timestep.durable.engine import engine, ensure_engine
+from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
+from timestep.durable.request import build_request, digest_of
+from timestep.durable.result import DurableRunResult, result_of_outcome, result_of_stored
+from timestep.durable.run_state_store import RunStateStore
+from timestep.durable.workflow import expecting, registered
+from timestep.errors import InvalidInputError, RunInputMismatchError, UnsupportedError
+from timestep.ids import WORKFLOW_AGENT_RUN
+from timestep.records import RunRequest
+from timestep.store.run_states import latest_of_run
+from timestep.store.runs import StoredRun, find_stored_run
+
+Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
+ResultProcessor = Callable[[Any], Awaitable[Any]]
+LONGEST_START_SECONDS = 30
+WATCH_SECONDS = 0.5
+"""How often a waiting caller looks whether its run was cancelled, or ended in another process."""
+T = TypeVar("T")
+
+
+async def run_agent_workflow(
+    agent: Agent[Any] | str | None = None,
+    input_items: Input | None = None,
+    session: Any = None,
+    stream: bool = False,
+    result_processor: ResultProcessor | str | None = None,
+    state_store: RunStateStore | float | None = None,
+    session_id: str | None = None,
+    workflow_id: str | None = None,
+    timeout_seconds: float | None = None,
+    *,
+    agent_id: str | None = None,
+    context: Any = None,
+    max_turns: int | None = None,
+    run_config: RunConfig | Mapping[str, Any] | None = None,
+) -> DurableRunResult:
+    """Run an agent durably and return its result.
+
+    Each model turn and each tool call is a step; after a crash the run goes on from the last finished one, here when
+    the program starts again or in any executor that knows the agent. The same `workflow_id` with the same input returns
+    the recorded result without a model call.
+
+    Args:
+        agent: The agent, or the name of a registered one (`agent_id` is its older name).
+        input_items: Text, a list of Responses API input items, or a RunState to go on from.
+        session: A `Session`, or a session id.
+        stream: Write live events to the run's stream; read them with `stream_events(run_id)` from any process.
+        result_processor: Called with the result here, in the caller's process, never on recovery.
+        state_store: Where the state is saved too when the run is interrupted.
+        workflow_id: The run's id and idempotency key; a fresh one when absent.
+        timeout_seconds: Limit of execution; time in a queue or waiting for a person does not count.
+        context: The run context: JSON-able, or of the class registered with `context_type`.
+        max_turns: Limit of turns, 10 when absent.
+        run_config: What of it is code belongs to `register_agents(..., run_config=...)`.
+
+    Raises:
+        InvalidInputError: a parameter is malformed or cannot survive the process; nothing was stored.
+        RunInputMismatchError: the id is known with another input.
+        RunCancelledError: the run was cancelled.
+        RunTimedOutError: it reached its time limit.
+        Exception: what the agent's run raised, with its own type.
+    """
+    if isinstance(result_processor, str):  # the older order: agent_id, input_items, session_id, stream, workflow_id, timeout
+        workflow_id, timeout_seconds = result_processor, state_store if isinstance(state_store, (int, float)) else None
+        result_processor, state_store = None, None
+    entry = entry_of(agent if agent is not None else agent_id)
+    request = build_request(
+        entry, given(input_items), session=session, session_id=session_id or session_of(state_store),
+        workflow_id=workflow_id, context=context, max_turns=max_turns, run_config=run_config,
+        timeout_seconds=timeout_seconds, stream=stream,
+    )
+    result = await _run(entry, request)
+    if isinstance(state_store, RunStateStore) and result.interruptions:
+        await state_store.save(result.to_state())
+    if result_processor is not None:
+        processed = await result_processor(result)
+        return result if processed is None else processed
+    return result
+
+
+async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
+    if dbos_seam.is_in_step():
+        raise UnsupportedError(
+            "A durable run cannot start inside a step or a tool's body.",
+            hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
+        )
+    ensure_engine()
+    digest = digest_of(request)
+    work = {"agent": request.agent, "digest": digest, "request": plain(request)}
+    with expecting(request.run_id) as outcome:
+        if dbos_seam.is_in_workflow():  # a child: its id is recorded with its parent
+            with SetWorkflowID(request.run_id):
+                handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
+            await handle.get_result()
+            return await read_result(request.run_id)
+        try:
+            with SetWorkflowID(request.run_id, workflow_id_reuse_policy="reject"):
+                handle = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
+        except dbos_error.DBOSWorkflowIDInUseError:
+            await _check_same(request, digest)
+            return await read_result(request.run_id)
+        ended = await _wait(handle, outcome, request.run_id)
+    if ended is not None:
+        return result_of_outcome(ended, run_id=request.run_id)
+    return await read_result(request.run_id)
+
+
+async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str) -> Any:
+    """Return the outcome when the segment has ended here; None when it ended elsewhere or was cancelled."""
+    here = asyncio.ensure_future(handle.get_result())
+    stored = asyncio.ensure_future(_after(WATCH_SECONDS, wait_run(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True)))
+    here.add_done_callback(_seen)
+    stored.add_done_callback(_seen)
+    try:
+        await asyncio.wait((here, stored), return_when=asyncio.FIRST_COMPLETED)
+        if not here.done() and outcome.done():
+            await asyncio.wait((here,), timeout=LONGEST_START_SECONDS)
+        if here.done() and here.exception() is not None and not outcome.done():
+            await stored
+        return outcome.result() if outcome.done() else None
+    finally:
+        for task in (here, stored):
+            task.cancel()
+
+
+async def _after(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Wait before `work`: a run that is over sooner is not looked up."""
+    try:
+        await asyncio.sleep(seconds)
+    except BaseException:
+        work.close()
+        raise
+    return await work
+
+
+def _seen(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def read_result(run_id: str) -> DurableRunResult:
+    """Wait until a run has ended or is interrupted, and return its recorded result.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        Exception: what the run ended with, as in `run_agent_workflow`.
+    """
+    database = engine().database
+    stored = await wait_run(database, run_id)
+    snapshot = await database.run_until_done(latest_of_run, run_id)
+    return await result_of_stored(stored, snapshot, find_agent(stored.run.agent))
+
+
+async def _check_same(request: RunRequest, digest: str) -> None:
+    """Refuse a known id with another input. The row may follow the workflow by a moment."""
+    database = engine().database
+    stored: StoredRun | None = None
+    for _ in range(10 * LONGEST_START_SECONDS):
+        stored = await database.run_until_done(find_stored_run, request.run_id)
+        if stored is not None:
+            break
+        await asyncio.sleep(0.1)
+    known = stored.input_digest if stored is not None else await asyncio.to_thread(_digest_of_workflow, request.run_id)
+    if known != digest:
+        raise RunInputMismatchError(
+            f"The run {request.run_id!r} is known with another agent, input, session or context."
+        )
+
+
+def _digest_of_workflow(workflow_id: str) -> str | None:
+    found = engine().client.list_workflows(workflow_ids=[workflow_id])
+    given = found[0].input if found else None
+    return given["args"][0].get("digest") if given else None
+
+
+def entry_of(agent: Agent[Any] | str | None) -> RegisteredAgent:
+    if agent is None:
+        raise InvalidInputError("No agent was given.", hint="Pass `agent=`, an Agent or the name of a registered one.")
+    if isinstance(agent, str):
+        return get_agent(agent)
+    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"An agent is an Agent or a name, not {type(agent).__name__}: {agent!r}.")
+    return register_on_the_way(agent)
+
+
+def given(input_items: Input | None) -> Input:
+    if input_items is None:
+        raise InvalidInputError("No input was given.", hint="Pass `input_items=`: text, a list of items or a RunState.")
+    return input_items
+
+
+def session_of(state_store: Any) -> str | None:
+    return state_store.session_id if isinstance(state_store, RunStateStore) else None
+
+
+def plain(request: RunRequest) -> dict[str, Any]:
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields["run_config"] = dict(request.run_config)
+    del fields["run_id"]
+    return fields

@@ -1,0 +1,186 @@
+"""The DBOS workflows: `agent_run`, one segment of a run, and `scheduled_agent_run`, one tick of a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from dbos import DBOS
+
+from timestep.durable import dbos_seam
+from timestep.durable.close import closing_of
+from timestep.durable.engine import engine
+from timestep.durable.events import emit
+from timestep.durable.registry import RegisteredAgent, find_agent
+from timestep.durable.request import digest_of
+from timestep.durable.run import Outcome, run_segment
+from timestep.durable.scope import Scope, Segment
+from timestep.durable.step import StepFailure, is_history_change
+from timestep.durable.threads import separate_tool_threads
+from timestep.errors import AgentNotRegisteredError, HistoryChangedError, RunCancelledError, ToolResultError
+from timestep.ids import DEFAULT_QUEUE, STREAM_KEY, WORKFLOW_AGENT_RUN, WORKFLOW_SCHEDULED_RUN, run_of_segment
+from timestep.records import RunRequest
+from timestep.store.run_states import latest_of_run
+from timestep.store.runs import (
+    Closing,
+    StartedSegment,
+    close_segment,
+    get_stored_run,
+    mark_parked,
+    start_segment,
+)
+
+MAX_RECOVERY_ATTEMPTS = 20
+"""How often a segment may be dispatched before DBOS gives it up: a run that kills its process is not repeated for ever."""
+
+_expected: dict[str, asyncio.Future[Outcome]] = {}
+"""Outcomes that a caller in this process waits for, by workflow id."""
+
+
+@contextlib.contextmanager
+def expecting(workflow_id: str) -> Iterator[asyncio.Future[Outcome]]:
+    """Let the caller have the outcome of a segment that executes in this process, as it is, without a read."""
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    _expected[workflow_id] = future
+    try:
+        yield future
+    finally:
+        _expected.pop(workflow_id, None)
+
+
+async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
+    """Execute one segment of a run.
+
+    Steps, in order: those of the agent's turns (`model_turn`, `tool_call`, `handoff`, guardrails, `mcp_list_tools`), in a
+    foreign session `session_read` before and `session_write` after them, and with a stream `stream_end`. The start and the
+    close are transactions of their own, harmless when repeated.
+    """
+    workflow_id = DBOS.workflow_id or ""
+    run_id, number = run_of_segment(workflow_id)
+    separate_tool_threads(dbos_seam.executor_pool(), tool_threads=engine().settings.tool_threads)
+    entry = find_agent(work["agent"])
+    started = await _start(run_id, number, work, entry)
+    if started.is_closed:
+        return _summary(started, number)
+    if entry is None:
+        await _park(run_id, workflow_id, reason="agent_not_registered")
+        raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
+    segment = Segment(
+        run_id=run_id, number=number, attempt=started.stored.attempt, stream=started.stored.request.stream,
+        max_result_bytes=engine().settings.max_result_bytes,
+    )
+    outcome = await _run(entry, started, segment, workflow_id)
+    closing = _closing(outcome, started, segment)
+    if not await engine().database.run_until_done(close_segment, closing):
+        await _check_closed(run_id, number)
+    if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
+        waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
+    if segment.stream:
+        await _end_stream(segment, closing)
+    return {"run_id": run_id, "segment": number, "status": closing.status}
+
+
+async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
+    """Start the run of one tick and return its id, `<schedule>:<time>`. One step: `start_run`, idempotent by that id."""
+    from timestep.client import enqueue_run
+
+    run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
+    request = RunRequest(run_id=run_id, **context["request"])
+
+    def start() -> str:
+        engine().database.run_sync(
+            enqueue_run, engine().client, request, input_digest=digest_of(request),
+            queue=context.get("queue") or DEFAULT_QUEUE,
+        )
+        return run_id
+
+    return await DBOS.run_step_async({"name": "start_run"}, start)
+
+
+_workflows: dict[str, Callable[..., Any]] = {}
+
+
+def register_workflows() -> None:
+    """Make the workflows known to DBOS; before it is launched, and again after its registry was destroyed."""
+    _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
+        name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
+    )(agent_run)
+    _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(scheduled_agent_run)
+
+
+def registered(name: str) -> Callable[..., Any]:
+    """Return a workflow as DBOS starts it."""
+    return _workflows[name]
+
+
+async def _start(run_id: str, number: int, work: dict[str, Any], entry: RegisteredAgent | None) -> StartedSegment:
+    request = RunRequest(run_id=run_id, **work["request"]) if "request" in work else None
+    return await engine().database.run_until_done(
+        start_segment, run_id=run_id, segment=number, request=request,
+        input_digest=work.get("digest", ""), executor_id=engine().executor_id,
+        application_version=engine().application_version, definition=entry.definition if entry else None,
+        parent=work.get("parent"),
+    )
+
+
+async def _run(
+    entry: RegisteredAgent, started: StartedSegment, segment: Segment, workflow_id: str
+) -> Outcome:
+    snapshot = None
+    if segment.number > 1:
+        snapshot = await engine().database.run_until_done(latest_of_run, segment.run_id)
+        segment.is_fork = snapshot is None or snapshot.segment != segment.number - 1
+    try:
+        return await run_segment(entry, started, segment, snapshot=snapshot)
+    except StepFailure as failure:
+        if is_history_change(failure.cause):
+            await _park(segment.run_id, workflow_id, reason="history_changed")
+            raise HistoryChangedError(
+                f"The recorded steps of run {segment.run_id!r} do not fit the code that replays them: {failure.cause}"
+            ) from failure.cause
+        raise failure.cause from None
+
+
+def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> Closing:
+    try:
+        return closing_of(outcome, started.stored, segment)
+    except ToolResultError as error:
+        failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
+        return closing_of(failed, started.stored, segment)
+
+
+async def _check_closed(run_id: str, number: int) -> None:
+    """Return when the segment was closed already; a run that was cancelled meanwhile has no outcome."""
+    stored = await engine().database.run_until_done(get_stored_run, run_id)
+    if stored.closed_segment < number:
+        raise RunCancelledError(f"The run {run_id!r} was cancelled ({stored.run.reason}).", run_id=run_id)
+
+
+async def _park(run_id: str, workflow_id: str, *, reason: str) -> None:
+    """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it."""
+    await engine().database.run_until_done(mark_parked, run_id, reason=reason)
+    # Outside this task's context: inside it the cancellation would be recorded as a step.
+    await asyncio.get_running_loop().run_in_executor(
+        dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id
+    )
+
+
+async def _end_stream(segment: Segment, closing: Closing) -> None:
+    async def end() -> None:
+        await emit(Scope(segment=segment), {"type": "run_finished", "status": closing.status, "reason": closing.reason})
+
+    await DBOS.run_step_async({"name": "stream_end"}, end)
+    await DBOS.close_stream_async(STREAM_KEY)
+
+
+def _settle(waiting: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not waiting.done():
+        waiting.set_result(outcome)
+
+
+def _summary(started: StartedSegment, number: int) -> dict[str, Any]:
+    run = started.stored.run
+    return {"run_id": run.run_id, "segment": number, "status": run.status}

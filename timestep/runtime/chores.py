@@ -1,0 +1,83 @@
+"""What every executor does once a second beside its work, for the runs of all: time limits, waiting agents, loose ends."""
+
+from __future__ import annotations
+
+import time
+
+from dbos import DBOSClient
+
+from timestep.client import cancel_run
+from timestep.durable.registry import registered_names
+from timestep.durable.result import TIMEOUT
+from timestep.errors import RunStateError
+from timestep.ids import segment_id
+from timestep.store.connection import Database
+from timestep.store.runs import (
+    mark_cancelled,
+    mark_failed,
+    mark_queued,
+    overdue_runs,
+    runs_waiting_for_agents,
+    unfinished_segments,
+)
+
+LOOSE_ENDS_SECONDS = 10
+"""How often runs are compared with their workflows, and how old a run must be for it."""
+
+
+class Chores:
+    """The chores of one executor."""
+
+    def __init__(self, database: Database, client: DBOSClient) -> None:
+        self._database, self._client = database, client
+        self._compared_at = time.monotonic()
+
+    def do_all(self) -> None:
+        """Do what is due; every chore is harmless when another executor does it too."""
+        self._cancel_overdue()
+        self._resume_waiting_for_agents()
+        if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
+            self._compared_at = time.monotonic()
+            self._tie_loose_ends()
+
+    def _cancel_overdue(self) -> None:
+        for run_id in self._database.run_sync(overdue_runs):
+            try:
+                cancel_run(self._database, self._client, run_id, reason=TIMEOUT)
+            except RunStateError:
+                continue  # it ended at this moment
+
+    def _resume_waiting_for_agents(self) -> None:
+        agents = registered_names()
+        if not agents:
+            return
+        for run_id, segment in self._database.run_sync(runs_waiting_for_agents, agents):
+            if self._database.run_sync(mark_queued, run_id, was=("interrupted",)):
+                self._client.resume_workflow(segment_id(run_id, segment))
+
+    def _tie_loose_ends(self) -> None:
+        """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up."""
+        found = self._database.run_sync(unfinished_segments, older_than_seconds=LOOSE_ENDS_SECONDS)
+        by_workflow = {segment_id(run_id, segment): (run_id, status) for run_id, segment, status in found}
+        if not by_workflow:
+            return
+        workflows = self._client.list_workflows(
+            workflow_ids=list(by_workflow), load_input=False, load_output=False
+        )
+        for workflow in workflows:
+            run_id, status = by_workflow[workflow.workflow_id]
+            if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
+                self._client.cancel_workflow(workflow.workflow_id)
+            elif status != "cancelled" and workflow.status == "CANCELLED":
+                self._database.run_sync(mark_cancelled, run_id, reason="cancelled")
+            elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+                self._fail(run_id, workflow.status, workflow.error)
+
+    def _fail(self, run_id: str, status: str, error: Exception | str | None) -> None:
+        if status == "ERROR":
+            reason, message = "engine_error", f"The engine could not go on: {error}"
+        else:
+            reason = "recovery_attempts_exceeded"
+            message = "The run was started too often without coming to an end; it may end its process each time."
+        envelope = {"type": "RunFailedError", "module": "timestep.errors", "message": message}
+        self._database.run_sync(mark_failed, run_id, reason=reason, error=envelope)

@@ -1,0 +1,229 @@
+"""The life of an executor: its lock, and the takeover of executors that are gone.
+
+Each executor holds a session advisory lock on a connection of its own while it lives. Postgres drops the lock with the
+connection, so a free lock says that the process is gone, or that it cannot reach the database. A server restart drops
+all locks at once; so a lock counts as free only when it was free for `takeover_seconds` on a server that has been up
+for as long. On the same machine a dead pid is proof, and nobody waits.
+
+An executor that loses its lock closes its gate: no step begins until it has the lock back. One that was taken over
+meanwhile finds its row gone, and stops for good; DBOS refuses what it would still write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from timestep.durable import dbos_seam
+from timestep.durable.gate import Gate
+from timestep.durable.registry import registered_names
+from timestep.errors import ExecutorIdInUseError
+from timestep.settings import Settings
+from timestep.store.connection import Database
+from timestep.store.executors import Executor as ExecutorRow
+from timestep.store.executors import insert_executor
+
+log = logging.getLogger("timestep")
+
+TICK_SECONDS = 1.0
+LOCK_PREFIX = "timestep-executor:"
+
+_FREE = """
+select e.id, e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
+       extract(epoch from now() - pg_postmaster_start_time()) as up_seconds
+from timestep.executors e
+where e.id <> %(me)s and not exists (
+  select 1 from pg_locks l
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+    and l.database = (select oid from pg_database where datname = current_database())
+    and l.classid::bigint = ((hashtextextended(%(prefix)s || e.id, 0) >> 32) & 4294967295)
+    and l.objid::bigint = (hashtextextended(%(prefix)s || e.id, 0) & 4294967295))
+"""
+
+
+def new_executor_id() -> str:
+    """Return an id that no other process has."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def process_space() -> str:
+    """Return what two processes share when each can see whether the other's pid is alive: boot and pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return hashlib.sha256(f"{boot} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:16]
+    except OSError:
+        return f"unknown-{uuid.uuid4().hex}"
+
+
+class Executor:
+    """This process as an executor."""
+
+    def __init__(self, database: Database, settings: Settings, *, version: str, gate: Gate) -> None:
+        self.id = settings.executor_id or new_executor_id()
+        self._database, self._settings, self._version, self._gate = database, settings, version, gate
+        self._connection: psycopg.Connection[Any] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="timestep-executor", daemon=True)
+        self._chores: list[Callable[[], None]] = []
+        self._has_launched = False
+        self._told: list[str] = []
+
+    def start(self) -> None:
+        """Take the lock and tell the others of this executor; before DBOS is launched.
+
+        Raises:
+            ExecutorIdInUseError: another live process has this id.
+        """
+        self._connection = self._connect()
+        if not self._try_lock(self.id):
+            raise ExecutorIdInUseError(f"Another live process has the executor id {self.id!r}.")
+        self._tell()
+        self._thread.start()
+
+    def launched(self, chores: list[Callable[[], None]]) -> None:
+        """Begin to take over, and to do `chores` at each tick; after DBOS is launched."""
+        self._chores = chores
+        self._has_launched = True
+
+    def tell_agents_when_changed(self) -> None:
+        """Store the names of the registered agents when they have changed."""
+        if registered_names() != self._told:
+            self._tell()
+
+    def stop(self) -> None:
+        """Give the lock up at once: what still is this executor's may be taken over without a wait."""
+        self._stop.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+        if self._connection is None or self._connection.closed:
+            return
+        try:
+            self._connection.execute(
+                "update timestep.executors set free_since = '-infinity' where id = %s", [self.id]
+            )
+            self._connection.close()
+        except psycopg.Error:
+            log.debug("Executor %s: its row could not be marked as free.", self.id)
+
+    def _tell(self) -> None:
+        row = ExecutorRow(
+            id=self.id, application_version=self._version, host=socket.gethostname(), pid=os.getpid(),
+            process_space=process_space(), agents=registered_names(),
+        )
+        self._database.run_sync(insert_executor, row)
+        self._told = list(row.agents)
+
+    def _live(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            try:
+                self._tick()
+            except psycopg.OperationalError as error:
+                self._lost(error)
+            except Exception:
+                log.exception("Executor %s: a tick failed; the next one follows.", self.id)
+
+    def _tick(self) -> None:
+        if self._connection is None or self._connection.closed:
+            self._regain()
+        assert self._connection is not None
+        self._connection.execute("select 1")
+        self._gate.is_open = True
+        if not self._has_launched or self._gate.is_fenced:
+            return
+        self._take_over(self._connection)
+        for chore in self._chores:
+            chore()
+
+    def _lost(self, error: psycopg.OperationalError) -> None:
+        if self._gate.is_open:
+            log.warning("Executor %s lost its lock, no step begins until it is back: %s", self.id, error)
+        self._gate.is_open = False
+        if self._connection is not None:
+            self._connection.close()
+
+    def _regain(self) -> None:
+        """Take the lock again after an outage; an executor that was taken over meanwhile stops for good."""
+        self._connection = self._connect()
+        known = self._connection.execute("select 1 from timestep.executors where id = %s", [self.id]).fetchone()
+        if known is None:
+            self._fence()
+        if not self._try_lock(self.id):
+            raise psycopg.OperationalError("another process is looking at this executor's lock")
+        self._connection.execute("update timestep.executors set free_since = null where id = %s", [self.id])
+        if not self._gate.is_fenced:
+            log.warning("Executor %s has its lock back.", self.id)
+
+    def _fence(self) -> None:
+        if not self._gate.is_fenced:
+            log.error("Executor %s was taken over by another one and stops; its runs go on elsewhere.", self.id)
+        self._gate.is_fenced = True
+        if self._has_launched:
+            dbos_seam.stop_taking_work()
+
+    def _take_over(self, connection: psycopg.Connection[Any]) -> None:
+        found = connection.execute(_FREE, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
+        for executor_id, pid, space, free_seconds, up_seconds in found:
+            is_dead = space == process_space() and not _is_alive(pid)
+            if free_seconds is None and not is_dead:
+                connection.execute("update timestep.executors set free_since = now() where id = %s", [executor_id])
+                continue
+            patience = self._settings.takeover_seconds
+            is_due = free_seconds is not None and free_seconds >= patience and up_seconds >= patience
+            if (is_dead or is_due) and self._try_lock(executor_id):
+                try:
+                    self._adopt(connection, executor_id)
+                finally:
+                    connection.execute(f"select pg_advisory_unlock({_key()})", [LOCK_PREFIX + executor_id])
+
+    def _adopt(self, connection: psycopg.Connection[Any], executor_id: str) -> None:
+        count = dbos_seam.recover_executors([executor_id])
+        left = dbos_seam.pending_of_executor(executor_id)
+        if count:
+            log.warning("Executor %s is gone; %d of its runs go on here.", executor_id, count)
+        if not left:
+            connection.execute("delete from timestep.executors where id = %s", [executor_id])
+
+    def _try_lock(self, executor_id: str) -> bool:
+        assert self._connection is not None
+        row = self._connection.execute(
+            f"select pg_try_advisory_lock({_key()})", [LOCK_PREFIX + executor_id]
+        ).fetchone()
+        return bool(row and row[0])
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        options: dict[str, Any] = {
+            "autocommit": True, "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2,
+            "keepalives_count": 3, "tcp_user_timeout": 10_000,
+        }  # fmt: skip
+        if self._database.creator is not None:
+            connection = self._database.creator()
+            connection.autocommit = True
+            return connection
+        return psycopg.connect(self._database.url, **options)
+
+
+def _key() -> str:
+    return "hashtextextended(%s, 0)"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # a zombie has ended: its parent has not looked yet
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")

@@ -1,0 +1,220 @@
+"""Configure, launch, drain and stop the engine of this process. There is one, as there is one DBOS."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+from dbos import DBOS, DBOSClient, DBOSConfig
+
+from timestep.durable import dbos_seam, runner
+from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
+from timestep.durable.gate import gate
+from timestep.durable.journal import JournalSerializer
+from timestep.durable.queue import ensure_own_queues
+from timestep.durable.schedule import apply_waiting_schedules
+from timestep.durable.threads import run_in_thread
+from timestep.durable.workflow import register_workflows
+from timestep.errors import DatabaseNotReadyError
+from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION
+from timestep.runtime.chores import Chores
+from timestep.runtime.executor import Executor
+from timestep.settings import (
+    Settings,
+    current_settings,
+    reset_settings,
+    resolve_settings,
+    set_current_settings,
+)
+from timestep.store.connection import Database
+from timestep.store.current import current_database, reset_current_database
+
+log = logging.getLogger("timestep")
+
+DRAIN_SECONDS = 30
+_lock = threading.RLock()
+_executor: Executor | None = None
+
+
+class Done:
+    """What has been done already; may be awaited."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return _returning(self.value).__await__()
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+def prepare_sdk() -> None:
+    """Make the SDK's results and runner those that the documents describe; before a run, durable or not."""
+    runner.install()
+
+
+def configure_dbos(
+    name: str | None = None, system_database_url: str | None = None, *, executor_id: str | None = None,
+    application_version: str | None = None,
+) -> Done:
+    """Say what the engine of this process uses, before it is launched. Acts at once; may be awaited and repeated.
+
+    Without arguments the environment, `dbos-config.yaml` and the defaults hold; see `timestep doctor`.
+
+    Raises:
+        SettingsError: a value is malformed, or two sources name different databases.
+    """
+    with _lock:
+        if is_engine_launched():
+            return Done()
+        given = {"name": name, "database_url": system_database_url, "executor_id": executor_id,
+                 "application_version": application_version}  # fmt: skip
+        arguments = {key: value for key, value in given.items() if value is not None}
+        set_current_settings(resolve_settings(dbos_url=dbos_seam.configured_database_url(), **arguments))
+    return Done()
+
+
+def ensure_dbos_launched() -> Done:
+    """Launch the engine if it is not launched. Acts at once, also under a running event loop; may be awaited.
+
+    Starts the embedded server when no database is configured, migrates both schemas, and takes over at once what an
+    earlier start of this program left.
+
+    Raises:
+        DatabaseNotReadyError: no database answers, or its schema does not fit.
+        ExecutorIdInUseError: another live process has the configured executor id.
+    """
+    with _lock:
+        if not is_engine_launched():
+            run_in_thread(_launch)
+    return Done()
+
+
+def is_dbos_launched() -> bool:
+    """Whether the engine of this process is launched."""
+    return is_engine_launched()
+
+
+def get_dbos_connection_string() -> str:
+    """Return the url of the database that this process uses; it holds the password."""
+    return current_database().url
+
+
+def cleanup_dbos() -> Done:
+    """Stop the engine of this process; running runs go on elsewhere or at the next start. May be awaited and repeated."""
+    global _executor  # noqa: PLW0603 - one per process
+    with _lock:
+        stopped, _executor = _executor, None
+        if stopped is not None:
+            launched = engine()
+            set_engine(None)
+            run_in_thread(lambda: _stop(stopped, launched))
+        reset_current_database()
+        reset_settings()
+    return Done()
+
+
+def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
+    """Take no new work, let the steps that run finish, then begin no more; True when all have finished in time.
+
+    What is left is handed over at once when the process stops.
+    """
+    dbos_seam.stop_taking_work()
+    gate.is_open = False
+    deadline = time.monotonic() + seconds
+    while gate.inside and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not gate.inside
+
+
+def application_version_of(settings: Settings) -> str:
+    """Return the version that segments are bound to: application, engine, and the application's own version."""
+    return f"{settings.name}:{DURABLE_VERSION}:{settings.application_version or '1'}"
+
+
+def _launch() -> None:
+    global _executor  # noqa: PLW0603 - one per process
+    settings = current_settings()
+    database = current_database()
+    version = application_version_of(settings)
+    atexit.unregister(cleanup_dbos)
+    atexit.register(cleanup_dbos)  # after the embedded server's own: exit handlers run last in, first out
+    dbos_seam.refuse_pickles()
+    runner.install()
+    gate.is_open, gate.is_fenced = True, False
+    executor = Executor(database, settings, version=version, gate=gate)
+    executor.start()
+    try:
+        DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
+        register_workflows()
+        DBOS.launch()
+        client = _client(database)
+        set_engine(
+            Engine(settings=settings, database=database, client=client, executor_id=executor.id, application_version=version)
+        )
+        ensure_own_queues()
+        apply_waiting_schedules()
+    except BaseException as error:
+        executor.stop()
+        set_engine(None)
+        with contextlib.suppress(Exception):
+            DBOS.destroy()
+        if isinstance(error, Exception) and "migration" in str(error).lower():
+            raise DatabaseNotReadyError(f"The schema of DBOS in {database.display_url} does not fit: {error}") from error
+        raise
+    executor.launched([executor.tell_agents_when_changed, Chores(database, client).do_all])
+    _executor = executor
+
+
+def _config(settings: Settings, database: Database, *, executor_id: str, version: str) -> DBOSConfig:
+    kwargs: dict[str, Any] = {"pool_pre_ping": False, "hide_parameters": True}
+    if database.creator is not None:
+        kwargs["creator"] = database.creator
+    return {
+        "name": settings.name,
+        "system_database_url": _sqlalchemy_url(database),
+        "dbos_system_schema": DBOS_SCHEMA,
+        "executor_id": executor_id,
+        "application_version": version,
+        "serializer": JournalSerializer(),
+        "db_engine_kwargs": kwargs,
+        "sys_db_pool_size": settings.pool_size,
+        "max_executor_threads": settings.executor_threads,
+        "run_migrations": settings.run_migrations,
+        "log_level": settings.log_level,
+        "scheduler_polling_interval_sec": 1.0,
+    }
+
+
+def _client(database: Database) -> DBOSClient:
+    return DBOSClient(
+        system_database_url=_sqlalchemy_url(database),
+        system_database_engine=database.engine,
+        dbos_system_schema=DBOS_SCHEMA,
+        serializer=JournalSerializer(),
+        use_listen_notify=True,
+        application_name=current_settings().name,
+    )
+
+
+def _sqlalchemy_url(database: Database) -> str:
+    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _stop(executor: Executor, launched: Engine) -> None:
+    launched.client.destroy()
+    DBOS.destroy()
+    executor.stop()
+
+
+async def _returning(value: Any) -> Any:
+    return value
+
+
+set_launcher(ensure_dbos_launched)  # type: ignore[arg-type] - the engine does not look at what it returns
