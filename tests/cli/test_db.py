@@ -72,6 +72,16 @@ def test_looking_starts_and_makes_nothing(timestep_command: Timestep, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_looking_at_a_running_server_makes_no_database(
+    timestep_command: Timestep, server: EmbeddedPostgres
+) -> None:
+    server.ensure()
+    assert json.loads(timestep_command("db", "status", "--json").stdout)["state"] == "missing"
+    assert "its database is made on first use" in timestep_command("doctor").stdout
+    with server.connect("postgres") as connection:
+        assert connection.execute("select 1 from pg_database where datname = 'test-shop'").fetchone() is None
+
+
 def test_migrate_makes_both_schemas_and_may_be_repeated(
     timestep_command: Timestep, server: EmbeddedPostgres
 ) -> None:

@@ -166,7 +166,7 @@ def _width(text: str) -> int:
 
 
 def _fitted(widths: list[int], terminal_width: int) -> list[int]:
-    """Return `widths` with the widest columns but the first narrowed until they fit, or can get no narrower."""
+    """Return `widths`, the widest columns but the first narrowed until they fit or get no narrower."""
     fitted = list(widths)
     gaps = 2 * (len(fitted) - 1)
     while sum(fitted) + gaps > terminal_width:
