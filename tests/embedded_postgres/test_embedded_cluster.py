@@ -59,25 +59,41 @@ def test_a_killed_server_keeps_what_was_committed(drill):
         assert connection.execute("select number from kept").fetchone() == (42,)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a process that adopts orphans")
-def test_a_killed_server_that_nobody_collects_is_started_again(drill):
+@pytest.fixture
+def zombies(drill):
+    """Keep dead servers as zombies: this process adopts them and collects them when the test ends."""
+    if sys.platform != "linux":
+        pytest.skip("needs a process that adopts orphans")
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    zombie = None
-    try:
-        drill.server().ensure()
-        zombie = drill.kill_postmaster()
-        assert psutil.Process(zombie).status() == psutil.STATUS_ZOMBIE
-        assert drill.server().status().state == "stopped"
-        assert serves(drill)
-        assert drill.postmaster() != zombie
-        drill.server().release()
-    finally:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        for child in psutil.Process().children():
-            if child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, 0)
+    yield
+    drill.server().release()
     assert drill.is_stopped()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, 0)
+
+
+@pytest.mark.usefixtures("zombies")
+def test_a_killed_server_that_nobody_collects_is_started_again(drill):
+    drill.server().ensure()
+    zombie = drill.kill_postmaster()
+    assert psutil.Process(zombie).status() == psutil.STATUS_ZOMBIE
+    assert drill.server().status().state == "stopped"
+    assert serves(drill)
+    assert drill.postmaster() != zombie
+
+
+@pytest.mark.usefixtures("zombies")
+def test_a_start_that_failed_and_that_nobody_collects_says_why_at_once(drill):
+    drill.server()
+    settings = drill.directory / "data" / "postgresql.conf"
+    whole = settings.read_text()
+    settings.write_text(whole + "shared_buffers = nonsense\n")
+    with pytest.raises(EmbeddedPostgresError, match="shared_buffers"):
+        drill.server().ensure(timeout_seconds=20)
+    settings.write_text(whole)
 
 
 def leave_pid_file(drill, text: str) -> None:
@@ -249,13 +265,22 @@ def test_a_server_that_does_not_answer_is_left_alone_and_named_in_the_error(dril
     assert drill.postmaster() == pid
 
 
+def test_a_server_that_refuses_is_quoted_in_the_error(drill):
+    drill.server()
+    (drill.directory / "data" / "pg_hba.conf").write_text("local all all reject\n")
+    with pytest.raises(EmbeddedPostgresError, match=r"pg_hba\.conf rejects connection"):
+        drill.server().ensure(timeout_seconds=2)
+    assert drill.server().status().state == "starting"
+    assert drill.server().stop()
+
+
 def test_a_server_that_cannot_start_says_why_at_once(drill):
     drill.server()
     settings = drill.directory / "data" / "postgresql.conf"
     whole = settings.read_text()
     settings.write_text(whole + "shared_buffers = nonsense\n")
     with pytest.raises(EmbeddedPostgresError, match="shared_buffers") as caught:
-        drill.server().ensure()
+        drill.server().ensure(timeout_seconds=20)
     assert "server.log" in caught.value.hint
     settings.write_text(whole)
     assert serves(drill)

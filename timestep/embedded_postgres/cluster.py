@@ -52,6 +52,8 @@ class Answer:
 
     source: Literal["ours", "other", "none"]
     version: str | None = None
+    refusal: str = ""
+    """What was said instead of an answer."""
 
 
 def ask(layout: Layout) -> Answer:
@@ -65,7 +67,7 @@ def ask(layout: Layout) -> Answer:
     except psycopg.OperationalError as error:
         # All connections are taken. Only a running server says so, and a second one would not help.
         is_full = "too many clients" in str(error) or "remaining connection slots" in str(error)
-        return Answer(source="ours" if is_full else "none")
+        return Answer(source="ours" if is_full else "none", refusal=str(error))
     return Answer(source="ours" if Path(folder) == layout.data else "other", version=version)
 
 
@@ -129,7 +131,8 @@ def start(layout: Layout, binaries: Binaries, account: Account, deadline: Deadli
         if answer.source == "other":
             raise EmbeddedPostgresError(f"The server of another folder answers in {layout.socket_folder}.")
         if deadline.has_passed:
-            raise _failed(layout, f"Postgres has not answered within {deadline.seconds:g} s.", "")
+            message = f"Postgres has not answered within {deadline.seconds:g} s."
+            raise _failed(layout, message, answer.refusal)
         if find_postmaster(layout) is None and not (attempt and is_alive(attempt.pid)):
             if attempt:
                 _check_failure(layout, attempt)
