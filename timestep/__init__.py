@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
     from timestep.durable.schedule import Schedule, create_scheduled_agent_workflow
-    from timestep.durable.start import run_agent_workflow
+    from timestep.durable.start import run_agent_workflow, stream_events
     from timestep.durable.tool_call import ToolCall, current_tool_call
     from timestep.errors import InterruptionException, TimestepError
-    from timestep.events import stream_events
     from timestep.runtime import (
         cleanup_dbos,
         configure_dbos,
@@ -54,7 +53,7 @@ _HOMES = {
     "register_serializer": "timestep.durable.journal",
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",
-    "stream_events": "timestep.events",
+    "stream_events": "timestep.durable.start",
 }
 
 __all__ = [

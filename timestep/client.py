@@ -34,8 +34,10 @@ def enqueue_run(
     if not insert_run(connection, request, input_digest=input_digest, queue=queue):
         return False
     options: EnqueueOptions = {
-        "workflow_name": WORKFLOW_AGENT_RUN, "queue_name": queue, "workflow_id": request.run_id,
-    }  # fmt: skip
+        "workflow_name": WORKFLOW_AGENT_RUN,
+        "queue_name": queue,
+        "workflow_id": request.run_id,
+    }
     if priority is not None:
         options["priority"] = priority
     if deduplication_id is not None:
@@ -61,6 +63,15 @@ async def wait_run(
         if stored is not None and stored.run.status in SETTLED:
             return stored
         await asyncio.sleep(poll_seconds)
+
+
+async def wait_started(database: Database, run_id: str) -> int:
+    """Return the number of a run's newest segment when it has started; waits for a run that is to come."""
+    while True:
+        stored = await database.run_until_done(store.find_stored_run, run_id)
+        if stored is not None and stored.run.status != "queued":
+            return stored.run.segment
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
@@ -116,9 +127,11 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
     current, following = segment_id(run.run_id, run.segment), segment_id(run.run_id, run.segment + 1)
     steps = client.list_workflow_steps(current)
     failed = [step["function_id"] for step in steps if isinstance(step["output"], dict) and "error" in step["output"]]
-    start = failed[-1] if failed and failed[-1] == steps[-1]["function_id"] else (
-        steps[-1]["function_id"] + 1 if steps else 1
-    )  # fmt: skip
+    start = (
+        failed[-1]
+        if failed and failed[-1] == steps[-1]["function_id"]
+        else (steps[-1]["function_id"] + 1 if steps else 1)
+    )
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
     # The fork comes first: a crash before the row is marked leaves a segment that starts all the same.
     with SetWorkflowID(following):

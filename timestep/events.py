@@ -10,7 +10,9 @@ from dbos import DBOSClient
 from timestep.ids import STREAM_KEY, segment_id
 
 
-async def read_events(client: DBOSClient, run_id: str, *, segment: int = 1, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
+async def read_events(
+    client: DBOSClient, run_id: str, *, segment: int = 1, offset: int = 0
+) -> AsyncIterator[dict[str, Any]]:
     """Yield the events of a segment, those stored and those to come, until it has ended.
 
     An event has `type`, `turn`, `attempt`, `path` and `offset`; go on later with `offset + 1`. A newer `attempt` of a turn

@@ -53,7 +53,7 @@ def check_run_id(run_id: str) -> str:
     if problem:
         raise InvalidRunIdError(
             f"The run id {_shown(run_id)} {problem}.",
-            hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters without {SEGMENT_MARK!r}, such as an order number.",
+            hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters without {SEGMENT_MARK!r}.",
         )
     return run_id
 

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 """Every private name of the Agents SDK that Timestep uses, checked when this module is imported.
 
 The SDK has no public place to stand between its loop and an effect, so `install` replaces a few of its functions,
@@ -118,8 +119,11 @@ def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
         return [], []
     functions = processed.functions
     others = [
-        *processed.custom_tool_calls, *processed.shell_calls, *processed.local_shell_calls,
-        *processed.apply_patch_calls, *processed.computer_actions,
+        *processed.custom_tool_calls,
+        *processed.shell_calls,
+        *processed.local_shell_calls,
+        *processed.apply_patch_calls,
+        *processed.computer_actions,
     ]
     handoffs = processed.handoffs
     calls = [run.tool_call for run in (*functions, *others, *handoffs)]
@@ -197,8 +201,30 @@ _check(output_guardrail, ["guardrail", "agent", "agent_output", "context"])
 _check(list_mcp_tools, ["server", "run_context", "agent"])
 _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 _check(computer_capture, ["computer", "tool_call"])
-_check(get_response_with_retry, ["get_response", "rewind", "retry_settings", "get_retry_advice",
-                                 "previous_response_id", "conversation_id", "timeout", "replay_unsafe_request"])
-_check(stream_response_with_retry, ["get_stream", "rewind", "retry_settings", "get_retry_advice",
-                                    "previous_response_id", "conversation_id", "timeout",
-                                    "failed_retry_attempts_out", "replay_unsafe_request"])
+_check(
+    get_response_with_retry,
+    [
+        "get_response",
+        "rewind",
+        "retry_settings",
+        "get_retry_advice",
+        "previous_response_id",
+        "conversation_id",
+        "timeout",
+        "replay_unsafe_request",
+    ],
+)
+_check(
+    stream_response_with_retry,
+    [
+        "get_stream",
+        "rewind",
+        "retry_settings",
+        "get_retry_advice",
+        "previous_response_id",
+        "conversation_id",
+        "timeout",
+        "failed_retry_attempts_out",
+        "replay_unsafe_request",
+    ],
+)

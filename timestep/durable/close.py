@@ -51,7 +51,7 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
         error=encode_error(outcome.error) if outcome.error is not None else None,
         last_agent=result.last_agent.name if result is not None else None,
         session_id=stored.run.session_id,
-        session_items=items[_already_stored(stored, segment):],
+        session_items=items[_already_stored(stored, segment) :],
         snapshot=_snapshot(result, stored, segment, output=output, held=held) if result is not None else None,
         tool_calls=[_tool_call(call, segment) for call in segment.record.tool_calls],
         model_calls=[_model_call(turn, segment) for turn in segment.record.model_turns],
@@ -97,9 +97,15 @@ def _snapshot(
     result: RunResult, stored: StoredRun, segment: Segment, *, output: Any, held: list[Any] | None
 ) -> Snapshot:
     snapshot = python_snapshot(
-        result.to_state().to_json(), agent=stored.run.agent, sdk_version=sdk_version, run_id=segment.run_id,
-        session_id=stored.run.session_id, segment=segment.number,
-        kind="interrupted" if result.interruptions else "final", output=output, held_items=held,
+        result.to_state().to_json(),
+        agent=stored.run.agent,
+        sdk_version=sdk_version,
+        run_id=segment.run_id,
+        session_id=stored.run.session_id,
+        segment=segment.number,
+        kind="interrupted" if result.interruptions else "final",
+        output=output,
+        held_items=held,
     )
     return dataclasses.replace(snapshot, state=_without_secrets(snapshot.state))
 
@@ -114,34 +120,54 @@ def _without_secrets(state: dict[str, Any]) -> dict[str, Any]:
 def _tool_call(call: dict[str, Any], segment: Segment) -> ToolCall:
     envelope = call["envelope"]
     return ToolCall(
-        run_id=segment.run_id, call_key=call["call_key"], segment=segment.number, agent=call["agent"],
-        tool=call["tool"], call_id=call["call_id"], arguments=call["arguments"], result=envelope.get("ok"),
-        error=envelope.get("error"), attempt=envelope.get("attempt", 1), started_at=_time(envelope.get("started_at")),
+        run_id=segment.run_id,
+        call_key=call["call_key"],
+        segment=segment.number,
+        agent=call["agent"],
+        tool=call["tool"],
+        call_id=call["call_id"],
+        arguments=call["arguments"],
+        result=envelope.get("ok"),
+        error=envelope.get("error"),
+        attempt=envelope.get("attempt", 1),
+        started_at=_time(envelope.get("started_at")),
         finished_at=_time(envelope.get("finished_at")),
-    )  # fmt: skip
+    )
 
 
 def _model_call(turn: dict[str, Any], segment: Segment) -> ModelCallUsage:
     envelope, used = turn["envelope"], turn["usage"]
     return ModelCallUsage(
-        run_id=segment.run_id, step=turn["step"], segment=segment.number, agent=turn["agent"],
-        model=envelope.get("model"), provider=envelope.get("provider"), requests=max(used.requests, 1),
-        input_tokens=used.input_tokens, cached_tokens=used.input_tokens_details.cached_tokens or 0,
-        output_tokens=used.output_tokens, reasoning_tokens=used.output_tokens_details.reasoning_tokens or 0,
+        run_id=segment.run_id,
+        step=turn["step"],
+        segment=segment.number,
+        agent=turn["agent"],
+        model=envelope.get("model"),
+        provider=envelope.get("provider"),
+        requests=max(used.requests, 1),
+        input_tokens=used.input_tokens,
+        cached_tokens=used.input_tokens_details.cached_tokens or 0,
+        output_tokens=used.output_tokens,
+        reasoning_tokens=used.output_tokens_details.reasoning_tokens or 0,
         created_at=_time(envelope["started_at"] + envelope["seconds"]) or datetime.now(UTC),
-    )  # fmt: skip
+    )
 
 
 def _approvals(result: RunResult, stored: StoredRun, segment: Segment) -> list[Approval]:
     return [
         Approval(
             id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{segment.run_id}/{segment.number}/{number}")),
-            run_id=segment.run_id, segment=segment.number, session_id=stored.run.session_id, agent=item.agent.name,
-            tool=item.name or "", call_id=_call_id(item), arguments=item.arguments or "",
+            run_id=segment.run_id,
+            segment=segment.number,
+            session_id=stored.run.session_id,
+            agent=item.agent.name,
+            tool=item.name or "",
+            call_id=_call_id(item),
+            arguments=item.arguments or "",
             arguments_digest=hashlib.sha256((item.arguments or "").encode(errors="surrogatepass")).hexdigest(),
         )
         for number, item in enumerate(result.interruptions)
-    ]  # fmt: skip
+    ]
 
 
 def _call_id(item: Any) -> str:

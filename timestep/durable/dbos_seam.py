@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false
 """Every private name of DBOS that Timestep uses, checked when this module is imported.
 
 Each entry says why the public interface does not do. Pinned to `dbos>=3.4,<3.5`.
@@ -96,9 +97,7 @@ def recover_executors(executor_ids: Iterable[str]) -> int:
 
 def pending_of_executor(executor_id: str) -> int:
     """Return how many workflows of an executor are pending, of any application version; at most 1 is counted."""
-    found = DBOS.list_workflows(
-        status="PENDING", executor_id=executor_id, limit=1, load_input=False, load_output=False
-    )
+    found = DBOS.list_workflows(status="PENDING", executor_id=executor_id, limit=1, load_input=False, load_output=False)
     return len(found)
 
 

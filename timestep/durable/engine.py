@@ -47,13 +47,13 @@ def is_engine_launched() -> bool:
 
 def set_engine(new: Engine | None) -> None:
     """Put the engine in place, or take it away."""
-    global _engine  # noqa: PLW0603 - DBOS is one per process, and so is this
+    global _engine
     _engine = new
 
 
 def set_launcher(launcher: Callable[[], None]) -> None:
     """Say how the engine is launched when a run needs it first; the engine is below the runtime that knows."""
-    global _launcher  # noqa: PLW0603 - as above
+    global _launcher
     _launcher = launcher
 
 

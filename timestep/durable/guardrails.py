@@ -84,7 +84,7 @@ async def tool_input_guardrails(
     tool_input_guardrail_results: list[ToolInputGuardrailResult],
 ) -> str | None:
     """Run the input guardrails of one tool call as one step; return the text that rejects the call, if any."""
-    named = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
+    named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     scope = active_scope()
     if scope is None or not func_tool.tool_input_guardrails:
         return await agents_seam.tool_input_guardrails(
@@ -116,7 +116,12 @@ async def tool_output_guardrails(
     tool_output_guardrail_results: list[ToolOutputGuardrailResult],
 ) -> agents_seam.ToolOutputGuardrailsResult:
     """Run the output guardrails of one tool call as one step."""
-    named = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent, "real_result": real_result}
+    named: dict[str, Any] = {
+        "func_tool": func_tool,
+        "tool_context": tool_context,
+        "agent": agent,
+        "real_result": real_result,
+    }
     scope = active_scope()
     if scope is None or not func_tool.tool_output_guardrails:
         return await agents_seam.tool_output_guardrails(

@@ -20,8 +20,9 @@ async def execute_handoffs(**named: Any) -> Any:
     slot = scope.slot_of(first.tool_call.call_id, first)
     handoff = copy.copy(first.handoff)
     handoff.on_invoke_handoff = _durable(scope, slot, first.handoff)
-    runs = [dataclasses.replace(first, handoff=handoff), *others]
-    return await agents_seam.execute_handoffs(**named | {"run_handoffs": runs})
+    runs: Any = [dataclasses.replace(first, handoff=handoff), *others]
+    changed: dict[str, Any] = named | {"run_handoffs": runs}
+    return await agents_seam.execute_handoffs(**changed)
 
 
 def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:

@@ -11,6 +11,7 @@ The shapes, in `dbos.operation_outputs.output`:
 from __future__ import annotations
 
 import builtins
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -153,11 +154,7 @@ def check_size(envelope: Json, *, limit_bytes: int, what: str) -> None:
 
 def encode_error(error: BaseException) -> dict[str, Json]:
     """Return the error envelope: type, module, message and what of `args` and fields is JSON-able."""
-    fields = {
-        key: value
-        for key, value in vars(error).items()
-        if not key.startswith("_") and not _json_problem(value)
-    }
+    fields = {key: value for key, value in vars(error).items() if not key.startswith("_") and not _json_problem(value)}
     message = str(error)
     envelope: dict[str, Json] = {
         "type": type(error).__qualname__,
@@ -186,7 +183,7 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
         for key, value in envelope.get("fields", {}).items():
             _set_field(error, key, value)
         for base in kind.__mro__:  # declared fields that could not be stored are None, not missing
-            for key in base.__dict__.get("__annotations__", {}):
+            for key in inspect.get_annotations(base):
                 if not hasattr(error, key):
                     _set_field(error, key, None)
         return error

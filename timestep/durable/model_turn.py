@@ -68,7 +68,8 @@ async def handle_chat_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any
     """Read a Chat Completions stream; one that ends without a finish reason is an error, whoever serves it."""
     if is_durable():
         named["require_finish_reason"] = True
-    async with aclosing(agents_seam.handle_chat_stream(*arguments, **named)) as events:
+    stream: Any = agents_seam.handle_chat_stream(*arguments, **named)
+    async with aclosing(stream) as events:
         async for event in events:
             yield event
 
@@ -138,20 +139,25 @@ class _Call:
             response = await (self._stream(forward) if forward or self.scope.segment.stream else self._ask())
             usage = response.usage
             seconds = round(time.time() - started, 3)
-            await emit(self.scope, {
-                "type": "turn_finished", "agent": self.model.agent.name, "seconds": seconds,
-                "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            })  # fmt: skip
+            await emit(
+                self.scope,
+                {
+                    "type": "turn_finished",
+                    "agent": self.model.agent.name,
+                    "seconds": seconds,
+                    "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+                },
+            )
             # exclude_unset: without it the answer gains nulls and is not equal after the round trip
             return {
                 "ok": RESPONSE.dump_python(response, mode="json", exclude_unset=True),
-                "model": _model_name(self.model), "provider": type(self.model.inner).__name__,
-                "started_at": started, "seconds": seconds,
-            }  # fmt: skip
+                "model": _model_name(self.model),
+                "provider": type(self.model.inner).__name__,
+                "started_at": started,
+                "seconds": seconds,
+            }
 
-        return await run_step(
-            self.scope.reserve(), self.name, body, max_bytes=self.scope.segment.max_result_bytes
-        )
+        return await run_step(self.scope.reserve(), self.name, body, max_bytes=self.scope.segment.max_result_bytes)
 
     def accept(self, recorded: Envelope) -> ModelResponse:
         """Return the recorded answer and draw the step ids of its calls."""
@@ -226,8 +232,15 @@ class _Call:
 def _completed(response: ModelResponse) -> ResponseCompletedEvent:
     usage = response.usage
     final = Response.model_construct(
-        id=response.response_id or "", created_at=0, model="", object="response", output=response.output,
-        tool_choice="auto", tools=[], parallel_tool_calls=True, usage=_response_usage(usage),
+        id=response.response_id or "",
+        created_at=0,
+        model="",
+        object="response",
+        output=response.output,
+        tool_choice="auto",
+        tools=[],
+        parallel_tool_calls=True,
+        usage=_response_usage(usage),
     )
     return ResponseCompletedEvent.model_construct(type="response.completed", response=final, sequence_number=0)
 
@@ -236,8 +249,11 @@ def _response_usage(usage: Usage) -> Any:
     from openai.types.responses.response_usage import ResponseUsage
 
     return ResponseUsage(
-        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens,
-        input_tokens_details=usage.input_tokens_details, output_tokens_details=usage.output_tokens_details,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_tokens_details=usage.input_tokens_details,
+        output_tokens_details=usage.output_tokens_details,
     )
 
 

@@ -28,7 +28,9 @@ def register_result_types() -> None:
     for kind in (ShellResult, ShellCommandOutput, ApplyPatchResult):
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
         register_serializer(
-            kind, name=f"agents.{kind.__name__}", load=adapter.validate_python,
+            kind,
+            name=f"agents.{kind.__name__}",
+            load=adapter.validate_python,
             dump=lambda value, adapter=adapter: adapter.dump_python(value, mode="json"),
         )
 
@@ -67,8 +69,13 @@ async def computer_capture(computer: Any, tool_call: Any) -> Any:
         return await agents_seam.computer_capture(computer, tool_call)
     slot = scope.slot_of(_call_id(tool_call), tool_call)
     return await _effect(
-        scope, slot, lambda: agents_seam.computer_capture(computer, tool_call),
-        tool="computer", call=tool_call, agent="", context=None,
+        scope,
+        slot,
+        lambda: agents_seam.computer_capture(computer, tool_call),
+        tool="computer",
+        call=tool_call,
+        agent="",
+        context=None,
     )
 
 
@@ -93,8 +100,13 @@ class _DurableEditor:
         key = self.slot.key if self.count == 1 else f"{self.slot.key}.{self.count}"
         slot = CallSlot(key=key, calls=self.slot.calls)
         return await _effect(
-            self.scope, slot, lambda: function(operation), tool=self.tool, call=self.call.tool_call,
-            agent=self.named["agent"].name, context=self.named["context_wrapper"].context,
+            self.scope,
+            slot,
+            lambda: function(operation),
+            tool=self.tool,
+            call=self.call.tool_call,
+            agent=self.named["agent"].name,
+            context=self.named["context_wrapper"].context,
         )
 
 
@@ -111,8 +123,13 @@ async def _execute(execute: Callable[..., Any], tool_field: str, executor_field:
 
     async def durable_executor(*arguments: Any) -> Any:
         return await _effect(
-            scope, slot, lambda: executor(*arguments), tool=original.name, call=call.tool_call,
-            agent=named["agent"].name, context=named["context_wrapper"].context,
+            scope,
+            slot,
+            lambda: executor(*arguments),
+            tool=original.name,
+            call=call.tool_call,
+            agent=named["agent"].name,
+            context=named["context_wrapper"].context,
         )
 
     tool = copy.copy(original)
@@ -130,7 +147,13 @@ async def _effect(
         return {"ok": encode_value(result, what=f"the tool {tool!r}")}
 
     envelope = await run_call(
-        scope, slot, tool=tool, call_id=_call_id(call), arguments=_arguments(call), agent=agent, context=context,
+        scope,
+        slot,
+        tool=tool,
+        call_id=_call_id(call),
+        arguments=_arguments(call),
+        agent=agent,
+        context=context,
         body=body,
     )
     return decode_value(value_of(envelope))

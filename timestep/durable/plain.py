@@ -21,7 +21,7 @@ ResultProcessor = Callable[[Any], Awaitable[Any]]
 
 
 async def default_result_processor(result: Any) -> Any:
-    """Consume the events of a streamed result, wait until it is complete, and return it; others are returned as they are."""
+    """Return a result when it is complete: the events of a streamed one are consumed."""
     if hasattr(result, "stream_events"):
         async for _ in result.stream_events():
             pass
@@ -51,7 +51,7 @@ async def run_agent(
     and each tool call is a step of that workflow.
 
     Args:
-        session: Any session of the SDK, or a `timestep.Session`. Inside a workflow its items are written once, at the end.
+        session: Any session of the SDK, or a `timestep.Session`. Inside a workflow it is written at the end.
         result_processor: What to do with the result before it is returned; None returns it at once, a streamed one
             still running.
 
@@ -59,20 +59,22 @@ async def run_agent(
         InvalidInputError: the input is empty or malformed.
         AgentsException: as the SDK raises it, logged once.
     """
-    if not isinstance(run_input, RunState):
-        run_input = check_input(run_input)
+    given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
     kept = await _kept_session(session) if dbos_seam.is_in_workflow() and session is not None else None
     used = kept if kept is not None else session
     options: dict[str, Any] = {
-        "context": context, "session": used, "run_config": config, "hooks": hooks,
+        "context": context,
+        "session": used,
+        "run_config": config,
+        "hooks": hooks,
         "max_turns": max_turns if max_turns is not None else DEFAULT_MAX_TURNS,
-    }  # fmt: skip
+    }
     try:
         if stream:
-            result: Any = Runner.run_streamed(agent, run_input, **options)
+            result: Any = Runner.run_streamed(agent, given, **options)
         else:
-            result = await Runner.run(agent, run_input, **options)
+            result = await Runner.run(agent, given, **options)
         if result_processor is not None:
             processed = await result_processor(result)
             result = result if processed is None else processed
@@ -108,9 +110,7 @@ async def _store(session: Any, kept: RunSession) -> None:
 
     async def write() -> int:
         if isinstance(session, Session):
-            return await engine().database.run_until_done(
-                append_items_once, session.session_id, items, run_id=marker
-            )
+            return await engine().database.run_until_done(append_items_once, session.session_id, items, run_id=marker)
         await session.add_items(items)
         return len(items)
 

@@ -122,14 +122,24 @@ def queue_agent_workflow(
         )
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
-        entry, given(input_items), session=session, session_id=session_id or session_of(state_store),
-        workflow_id=workflow_id, context=context, max_turns=max_turns, run_config=run_config,
-        timeout_seconds=timeout_seconds, stream=stream,
+        entry,
+        given(input_items),
+        session=session,
+        session_id=session_id or session_of(state_store),
+        workflow_id=workflow_id,
+        context=context,
+        max_turns=max_turns,
+        run_config=run_config,
+        timeout_seconds=timeout_seconds,
+        stream=stream,
     )
     ensure_engine()
     run_in_thread(
         lambda: _enqueue(
-            request, queue=queue_name or DEFAULT_QUEUE, priority=priority, deduplication_id=deduplication_id,
+            request,
+            queue=queue_name or DEFAULT_QUEUE,
+            priority=priority,
+            deduplication_id=deduplication_id,
             delay_seconds=delay_seconds,
         )
     )

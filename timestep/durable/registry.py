@@ -61,9 +61,13 @@ def register_agents(
                 hint="Pass `agents.Agent` objects, each with a name of its own.",
             )
         entry = RegisteredAgent(
-            agent=agent, definition=define_agent(agent), run_config=run_config, hooks=hooks,
-            context_type=context_type, session_factory=session_factory,
-        )  # fmt: skip
+            agent=agent,
+            definition=define_agent(agent),
+            run_config=run_config,
+            hooks=hooks,
+            context_type=context_type,
+            session_factory=session_factory,
+        )
         with _lock:
             known = _registered.get(agent.name)
             if known is not None and not replace and known.definition.hash != entry.definition.hash:
@@ -88,9 +92,12 @@ def register_on_the_way(agent: Agent[Any]) -> RegisteredAgent:
         register_agents(agent)
     else:
         register_agents(
-            agent, run_config=known.run_config, hooks=known.hooks, context_type=known.context_type,
+            agent,
+            run_config=known.run_config,
+            hooks=known.hooks,
+            context_type=known.context_type,
             session_factory=known.session_factory,
-        )  # fmt: skip
+        )
     return _registered[agent.name]
 
 

@@ -25,10 +25,19 @@ STATE_MARK = "$run_state"
 _ROLES = ("user", "assistant", "system", "developer")
 _MODEL_SETTINGS: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
 _STORED_CONFIG = (
-    "model", "model_settings", "nest_handoff_history", "tracing_disabled", "trace_include_sensitive_data",
-    "workflow_name", "trace_id", "group_id", "trace_metadata", "reasoning_item_id_policy", "tool_not_found_behavior",
+    "model",
+    "model_settings",
+    "nest_handoff_history",
+    "tracing_disabled",
+    "trace_include_sensitive_data",
+    "workflow_name",
+    "trace_id",
+    "group_id",
+    "trace_metadata",
+    "reasoning_item_id_policy",
+    "tool_not_found_behavior",
     "tool_name_collision_policy",
-)  # fmt: skip
+)
 
 
 def build_request(
@@ -70,8 +79,11 @@ def build_request(
 def digest_of(request: RunRequest) -> str:
     """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
     same = {
-        "agent": request.agent, "input": request.input_items, "session": request.session_id, "context": request.context,
-    }  # fmt: skip
+        "agent": request.agent,
+        "input": request.input_items,
+        "session": request.session_id,
+        "context": request.context,
+    }
     return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
 
 
@@ -102,7 +114,9 @@ def check_input(input_items: Any) -> Any:
     return items
 
 
-def run_config_of(entry: RegisteredAgent, stored: Mapping[str, Any], *, run_id: str, session_id: str | None) -> RunConfig:
+def run_config_of(
+    entry: RegisteredAgent, stored: Mapping[str, Any], *, run_id: str, session_id: str | None
+) -> RunConfig:
     """Return the RunConfig of a run: the registered one, with what was stored with the run on top.
 
     The trace id comes from the run id, so that every segment and every attempt is one trace.
@@ -121,7 +135,9 @@ def run_config_of(entry: RegisteredAgent, stored: Mapping[str, Any], *, run_id: 
 def _check_item(item: Any, number: int) -> Any:
     hint = 'An item looks like {"role": "user", "content": "Hello"}, or has a "type" of the Responses API.'
     if not isinstance(item, Mapping):
-        raise InvalidInputError(f"Item {number} of the input is {type(item).__name__}, not a dict: {item!r}.", hint=hint)
+        raise InvalidInputError(
+            f"Item {number} of the input is {type(item).__name__}, not a dict: {item!r}.", hint=hint
+        )
     fields = cast("Mapping[str, Any]", item)
     kind, role = fields.get("type"), fields.get("role")
     if kind in (None, "message"):

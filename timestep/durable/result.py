@@ -85,9 +85,14 @@ def result_of_outcome(outcome: Outcome, *, run_id: str) -> DurableRunResult:
     result = outcome.result
     assert result is not None
     return DurableRunResult(
-        run_id=run_id, status="interrupted" if result.interruptions else "succeeded",
-        final_output=result.final_output, interruptions=list(result.interruptions), new_items=list(result.new_items),
-        usage=result.context_wrapper.usage, last_agent=result.last_agent, state=result.to_state(),
+        run_id=run_id,
+        status="interrupted" if result.interruptions else "succeeded",
+        final_output=result.final_output,
+        interruptions=list(result.interruptions),
+        new_items=list(result.new_items),
+        usage=result.context_wrapper.usage,
+        last_agent=result.last_agent,
+        state=result.to_state(),
     )
 
 
@@ -110,15 +115,20 @@ async def result_of_stored(
     if entry is not None and stored.last_agent is not None:
         last = next((agent for agent in reachable_agents(entry.agent) if agent.name == stored.last_agent), None)
     usage = Usage(
-        requests=run.usage.requests, input_tokens=run.usage.input_tokens, output_tokens=run.usage.output_tokens,
+        requests=run.usage.requests,
+        input_tokens=run.usage.input_tokens,
+        output_tokens=run.usage.output_tokens,
         total_tokens=run.usage.input_tokens + run.usage.output_tokens,
     )
     return DurableRunResult(
-        run_id=run.run_id, status=run.status,
+        run_id=run.run_id,
+        status=run.status,
         final_output=load_output(run.output, last.output_type if last is not None else None),
         interruptions=state.get_interruptions() if state is not None else [],
         new_items=agents_seam.items_of(state) if state is not None else [],
-        usage=usage, last_agent=last, state=state,
+        usage=usage,
+        last_agent=last,
+        state=state,
     )
 
 

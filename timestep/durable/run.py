@@ -52,10 +52,15 @@ async def run_segment(
         try:
             run_input, config = await _input_of(entry, started, snapshot)
             result = await Runner.run(
-                entry.agent, run_input, context=_context_of(entry, started, run_input), session=session,
-                max_turns=stored.request.max_turns or DEFAULT_MAX_TURNS, run_config=config, hooks=entry.hooks,
-            )  # fmt: skip
-        except Exception as error:
+                entry.agent,
+                run_input,
+                context=_context_of(entry, started, run_input),
+                session=session,
+                max_turns=stored.request.max_turns or DEFAULT_MAX_TURNS,
+                run_config=config,
+                hooks=entry.hooks,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             failure = error
             log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
     return Outcome(result=result, error=failure, turn=scope.turn, session=session)
@@ -72,9 +77,7 @@ async def _input_of(
     entry: RegisteredAgent, started: StartedSegment, snapshot: Snapshot | None
 ) -> tuple[Any, RunConfig]:
     stored = started.stored
-    config = run_config_of(
-        entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id
-    )
+    config = run_config_of(entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id)
     if stored.request.model is not None:
         config = dataclasses.replace(config, model=stored.request.model)
     if snapshot is not None:
@@ -85,9 +88,7 @@ async def _input_of(
     return given, config
 
 
-async def load_state(
-    entry: RegisteredAgent, state: dict[str, Any], *, max_turns: int | None = None
-) -> RunState[Any]:
+async def load_state(entry: RegisteredAgent, state: dict[str, Any], *, max_turns: int | None = None) -> RunState[Any]:
     """Return the RunState of its JSON, with the run's own context type and limit of turns."""
     override = None
     data = (state.get("context") or {}).get("context")

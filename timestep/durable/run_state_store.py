@@ -30,9 +30,7 @@ class RunStateStore:
     Also an asynchronous context manager, which closes it.
     """
 
-    def __init__(
-        self, agent: Agent[Any], session_id: str | None = None, connection_string: str | None = None
-    ) -> None:
+    def __init__(self, agent: Agent[Any], session_id: str | None = None, connection_string: str | None = None) -> None:
         """Name what is stored; connects to nothing.
 
         `agent` is the agent that the run started with. Without `session_id` a new one is made; read it from
@@ -109,9 +107,7 @@ class RunStateStore:
             )
         json_state = state.to_json()
         _refuse_lost_context(json_state)
-        return python_snapshot(
-            json_state, agent=self.agent.name, sdk_version=sdk_version, session_id=self.session_id
-        )
+        return python_snapshot(json_state, agent=self.agent.name, sdk_version=sdk_version, session_id=self.session_id)
 
     async def _open(self) -> Database:
         if self._connection_string is None:

@@ -97,7 +97,10 @@ def _sub_scope(scope: Scope | None) -> Scope:
     if scope.runs == 1:
         return scope
     return Scope(
-        segment=scope.segment, path=f"{scope.path}run{scope.runs}/", depth=scope.depth, runs=1,
+        segment=scope.segment,
+        path=f"{scope.path}run{scope.runs}/",
+        depth=scope.depth,
+        runs=1,
         last_step_id=scope.last_step_id,
     )
 
@@ -107,9 +110,7 @@ def _foreign_scope(*, attempt: int) -> Scope | None:
     context = dbos_seam.current_context()
     if context is None or not context.is_workflow():
         return None
-    segment = Segment(
-        run_id=context.workflow_id, attempt=attempt, max_result_bytes=current_settings().max_result_bytes
-    )
+    segment = Segment(run_id=context.workflow_id, attempt=attempt, max_result_bytes=current_settings().max_result_bytes)
     return Scope(segment=segment, path=f"run{context.function_id}/", runs=1, is_foreign=True)
 
 

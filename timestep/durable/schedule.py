@@ -65,9 +65,10 @@ def create_scheduled_agent_workflow(
     Raises:
         InvalidInputError: the crontab or the zone is not valid, or as in `run_agent_workflow`.
     """
-    if not isinstance(crontab, str) or not croniter.is_valid(crontab, second_at_beginning=True):
+    if not croniter.is_valid(crontab, second_at_beginning=True):
         raise InvalidInputError(
-            f"The crontab {crontab!r} is not valid.", hint='Write five fields, such as "0 9 * * 1-5", or six with seconds.'
+            f"The crontab {crontab!r} is not valid.",
+            hint='Write five fields, such as "0 9 * * 1-5", or six with seconds.',
         )
     try:
         ZoneInfo(timezone)
@@ -77,8 +78,15 @@ def create_scheduled_agent_workflow(
         ) from error
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
-        entry, given(input_items), session=session, session_id=session_id or session_of(state_store), context=context,
-        max_turns=max_turns, run_config=run_config, timeout_seconds=timeout_seconds, stream=stream,
+        entry,
+        given(input_items),
+        session=session,
+        session_id=session_id or session_of(state_store),
+        context=context,
+        max_turns=max_turns,
+        run_config=run_config,
+        timeout_seconds=timeout_seconds,
+        stream=stream,
     )
     if name is None:
         digest = hashlib.sha256(f"{crontab} {timezone} {digest_of(request)}".encode()).hexdigest()[:8]

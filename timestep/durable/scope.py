@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from agents import Agent, FunctionTool, Tool
+from agents import Agent, FunctionTool, RunContextWrapper, Tool
 from dbos import DBOS, StepReservation
 
 from timestep.durable import dbos_seam
@@ -176,7 +176,7 @@ def is_durable() -> bool:
 
 
 @contextlib.contextmanager
-def entered(scope: Scope) -> Iterator[Scope]:
+def entered(scope: Scope) -> Generator[Scope]:
     """Make `scope` the scope of this task and of the tasks that it starts."""
     token = _scope.set(scope)
     try:
@@ -194,7 +194,7 @@ def _effects_of(call: Any) -> int:
     if _field(call, "type") != "apply_patch_call" and _field(call, "name") != "apply_patch":
         return 1
     try:
-        return max(1, len(apply_patch_operations(call, context_wrapper=None)))
+        return max(1, len(apply_patch_operations(call, context_wrapper=RunContextWrapper(None))))
     except Exception:  # noqa: BLE001 - the SDK reports a malformed call itself when it executes it
         return 1
 

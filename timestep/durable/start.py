@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents import Agent, RunConfig, RunState
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
-from timestep.client import wait_run
+from timestep.client import wait_run, wait_started
 from timestep.durable import dbos_seam
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
@@ -20,6 +20,7 @@ from timestep.durable.result import DurableRunResult, result_of_outcome, result_
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, UnsupportedError
+from timestep.events import read_events
 from timestep.ids import WORKFLOW_AGENT_RUN
 from timestep.records import RunRequest
 from timestep.store.run_states import latest_of_run
@@ -75,14 +76,23 @@ async def run_agent_workflow(
         RunTimedOutError: it reached its time limit.
         Exception: what the agent's run raised, with its own type.
     """
-    if isinstance(result_processor, str):  # the older order: agent_id, input_items, session_id, stream, workflow_id, timeout
+    if isinstance(
+        result_processor, str
+    ):  # the older order: agent_id, input_items, session_id, stream, workflow_id, timeout
         workflow_id, timeout_seconds = result_processor, state_store if isinstance(state_store, (int, float)) else None
         result_processor, state_store = None, None
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
-        entry, given(input_items), session=session, session_id=session_id or session_of(state_store),
-        workflow_id=workflow_id, context=context, max_turns=max_turns, run_config=run_config,
-        timeout_seconds=timeout_seconds, stream=stream,
+        entry,
+        given(input_items),
+        session=session,
+        session_id=session_id or session_of(state_store),
+        workflow_id=workflow_id,
+        context=context,
+        max_turns=max_turns,
+        run_config=run_config,
+        timeout_seconds=timeout_seconds,
+        stream=stream,
     )
     result = await _run(entry, request)
     if isinstance(state_store, RunStateStore) and result.interruptions:
@@ -123,7 +133,9 @@ async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
 async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str) -> Any:
     """Return the outcome when the segment has ended here; None when it ended elsewhere or was cancelled."""
     here = asyncio.ensure_future(handle.get_result())
-    stored = asyncio.ensure_future(_after(WATCH_SECONDS, wait_run(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True)))
+    stored = asyncio.ensure_future(
+        _after(WATCH_SECONDS, wait_run(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True))
+    )
     here.add_done_callback(_seen)
     stored.add_done_callback(_seen)
     try:
@@ -164,6 +176,18 @@ async def read_result(run_id: str) -> DurableRunResult:
     stored = await wait_run(database, run_id)
     snapshot = await database.run_until_done(latest_of_run, run_id)
     return await result_of_stored(stored, snapshot, find_agent(stored.run.agent))
+
+
+async def stream_events(run_id: str, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
+    """Yield the live events of a run that was started with `stream=True`: those stored, then those to come, to its end.
+
+    May be read from any process and again; go on later with the last event's `offset` plus one. Waits for a run that is
+    about to start. Shapes: `timestep.events`.
+    """
+    ensure_engine()
+    segment = await wait_started(engine().database, run_id)
+    async for event in read_events(engine().client, run_id, segment=segment, offset=offset):
+        yield event
 
 
 async def _check_same(request: RunRequest, digest: str) -> None:

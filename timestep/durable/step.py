@@ -7,7 +7,6 @@ result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` tu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from dbos import StepReservation
 from dbos import error as dbos_error
@@ -47,7 +46,7 @@ async def run_step(
         try:
             envelope = await body()
             check_size(envelope, limit_bytes=max_bytes, what=f"the step {name!r}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             return {"error": encode_error(error)}
         return envelope
 

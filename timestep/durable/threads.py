@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ class _SortingExecutor(ThreadPoolExecutor):
 
 
 @contextlib.contextmanager
-def tool_body() -> Iterator[None]:
+def tool_body() -> Generator[None]:
     """Mark the code inside as a tool's body."""
     token = _in_tool_body.set(True)
     try:

@@ -19,7 +19,7 @@ from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import emit
 from timestep.durable.journal import check_size, decode_value, encode_error, encode_value
-from timestep.durable.scope import CallSlot, Scope, active_scope, agent_name, entered
+from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.threads import tool_body
 from timestep.errors import ToolResultError, UnsupportedError
@@ -68,9 +68,7 @@ async def invoke_function_tool(
     """Run one function tool call as a step; the SDK's timeout and failure handler are inside it."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.invoke_function_tool(
-            function_tool=function_tool, context=context, arguments=arguments
-        )
+        return await agents_seam.invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
     slot = scope.slot_of(context.tool_call_id, context)
     if agents_seam.is_agent_tool(function_tool):
         return await _run_sub_agent(scope, slot, function_tool, context, arguments)
@@ -84,9 +82,7 @@ async def invoke_function_tool(
             check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
         except ToolResultError as error:
             log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
-            text = await agents_seam.tool_failure_text(
-                function_tool=function_tool, context=context, error=error
-            )
+            text = await agents_seam.tool_failure_text(function_tool=function_tool, context=context, error=error)
             if text is None:
                 raise
             return {"ok": text, "is_sdk_error": True}
@@ -97,8 +93,14 @@ async def invoke_function_tool(
         }
 
     envelope = await run_call(
-        scope, slot, tool=function_tool.name, call_id=context.tool_call_id, arguments=arguments,
-        agent=context.agent.name if context.agent else "", context=context.context, body=body,
+        scope,
+        slot,
+        tool=function_tool.name,
+        call_id=context.tool_call_id,
+        arguments=arguments,
+        agent=context.agent.name if context.agent else "",
+        context=context.context,
+        body=body,
     )
     output = decode_value(value_of(envelope))
     if "custom_data" in envelope:
@@ -124,7 +126,11 @@ async def run_call(
     """
     segment = scope.segment
     call = ToolCall(
-        run_id=segment.run_id, call_id=call_id, tool=tool, turn=scope.turn, attempt=segment.attempt,
+        run_id=segment.run_id,
+        call_id=call_id,
+        tool=tool,
+        turn=scope.turn,
+        attempt=segment.attempt,
         idempotency_key=f"{segment.run_id}:{scope.call_key(slot)}",
     )
     has_run = False
@@ -138,7 +144,7 @@ async def run_call(
         try:
             with tool_body():
                 envelope = await body()
-        except Exception as error:  # a failing tool changes the context too
+        except Exception as error:  # noqa: BLE001 - a failing tool changes the context too
             envelope = {"error": encode_error(error)}
         finally:
             _current.reset(token)
@@ -154,8 +160,14 @@ async def run_call(
     if not has_run:
         apply_changes(context, envelope.get("context"))
     segment.record.tool_calls.append(
-        {"call_key": scope.call_key(slot), "agent": agent, "tool": tool, "call_id": call_id,
-         "arguments": arguments, "envelope": envelope}
+        {
+            "call_key": scope.call_key(slot),
+            "agent": agent,
+            "tool": tool,
+            "call_id": call_id,
+            "arguments": arguments,
+            "envelope": envelope,
+        }
     )
     return envelope
 
@@ -171,4 +183,3 @@ async def _run_sub_agent(
             return await agents_seam.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         finally:
             dbos_seam.set_context(outer)
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from datetime import datetime
 from typing import Any
 
@@ -34,14 +34,14 @@ from timestep.store.runs import (
 )
 
 MAX_RECOVERY_ATTEMPTS = 20
-"""How often a segment may be dispatched before DBOS gives it up: a run that kills its process is not repeated for ever."""
+"""How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""
 
 _expected: dict[str, asyncio.Future[Outcome]] = {}
 """Outcomes that a caller in this process waits for, by workflow id."""
 
 
 @contextlib.contextmanager
-def expecting(workflow_id: str) -> Iterator[asyncio.Future[Outcome]]:
+def expecting(workflow_id: str) -> Generator[asyncio.Future[Outcome]]:
     """Let the caller have the outcome of a segment that executes in this process, as it is, without a read."""
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     _expected[workflow_id] = future
@@ -54,9 +54,9 @@ def expecting(workflow_id: str) -> Iterator[asyncio.Future[Outcome]]:
 async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """Execute one segment of a run.
 
-    Steps, in order: those of the agent's turns (`model_turn`, `tool_call`, `handoff`, guardrails, `mcp_list_tools`), in a
-    foreign session `session_read` before and `session_write` after them, and with a stream `stream_end`. The start and the
-    close are transactions of their own, harmless when repeated.
+    Steps, in order: in a foreign session `session_read`; those of the agent's turns (`model_turn`, `tool_call`,
+    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`; with a stream `stream_end`. The
+    start and the close are transactions of their own, harmless when repeated.
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)
@@ -69,7 +69,10 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         await _park(run_id, workflow_id, reason="agent_not_registered")
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = Segment(
-        run_id=run_id, number=number, attempt=started.stored.attempt, stream=started.stored.request.stream,
+        run_id=run_id,
+        number=number,
+        attempt=started.stored.attempt,
+        stream=started.stored.request.stream,
         max_result_bytes=engine().settings.max_result_bytes,
     )
     outcome = await _run(entry, started, segment, workflow_id)
@@ -84,7 +87,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
 
 
 async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
-    """Start the run of one tick and return its id, `<schedule>:<time>`. One step: `start_run`, idempotent by that id."""
+    """Start the run of one tick and return its id, `<schedule>:<time>`. One step, `start_run`, idempotent by the id."""
     from timestep.client import enqueue_run
 
     run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
@@ -92,7 +95,10 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
 
     def start() -> str:
         engine().database.run_sync(
-            enqueue_run, engine().client, request, input_digest=digest_of(request),
+            enqueue_run,
+            engine().client,
+            request,
+            input_digest=digest_of(request),
             queue=context.get("queue") or DEFAULT_QUEUE,
         )
         return run_id
@@ -119,16 +125,19 @@ def registered(name: str) -> Callable[..., Any]:
 async def _start(run_id: str, number: int, work: dict[str, Any], entry: RegisteredAgent | None) -> StartedSegment:
     request = RunRequest(run_id=run_id, **work["request"]) if "request" in work else None
     return await engine().database.run_until_done(
-        start_segment, run_id=run_id, segment=number, request=request,
-        input_digest=work.get("digest", ""), executor_id=engine().executor_id,
-        application_version=engine().application_version, definition=entry.definition if entry else None,
+        start_segment,
+        run_id=run_id,
+        segment=number,
+        request=request,
+        input_digest=work.get("digest", ""),
+        executor_id=engine().executor_id,
+        application_version=engine().application_version,
+        definition=entry.definition if entry else None,
         parent=work.get("parent"),
     )
 
 
-async def _run(
-    entry: RegisteredAgent, started: StartedSegment, segment: Segment, workflow_id: str
-) -> Outcome:
+async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment, workflow_id: str) -> Outcome:
     snapshot = None
     if segment.number > 1:
         snapshot = await engine().database.run_until_done(latest_of_run, segment.run_id)

@@ -1,4 +1,4 @@
-"""What every executor does once a second beside its work, for the runs of all: time limits, waiting agents, loose ends."""
+"""What every executor does once a second for the runs of all: time limits, waiting agents, loose ends."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ class Chores:
         by_workflow = {segment_id(run_id, segment): (run_id, status) for run_id, segment, status in found}
         if not by_workflow:
             return
-        workflows = self._client.list_workflows(
-            workflow_ids=list(by_workflow), load_input=False, load_output=False
-        )
+        workflows = self._client.list_workflows(workflow_ids=list(by_workflow), load_input=False, load_output=False)
         for workflow in workflows:
             run_id, status = by_workflow[workflow.workflow_id]
             if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):

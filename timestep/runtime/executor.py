@@ -107,17 +107,19 @@ class Executor:
         if self._connection is None or self._connection.closed:
             return
         try:
-            self._connection.execute(
-                "update timestep.executors set free_since = '-infinity' where id = %s", [self.id]
-            )
+            self._connection.execute("update timestep.executors set free_since = '-infinity' where id = %s", [self.id])
             self._connection.close()
         except psycopg.Error:
             log.debug("Executor %s: its row could not be marked as free.", self.id)
 
     def _tell(self) -> None:
         row = ExecutorRow(
-            id=self.id, application_version=self._version, host=socket.gethostname(), pid=os.getpid(),
-            process_space=process_space(), agents=registered_names(),
+            id=self.id,
+            application_version=self._version,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_space=process_space(),
+            agents=registered_names(),
         )
         self._database.run_sync(insert_executor, row)
         self._told = list(row.agents)
@@ -182,7 +184,9 @@ class Executor:
                 try:
                     self._adopt(connection, executor_id)
                 finally:
-                    connection.execute(f"select pg_advisory_unlock({_key()})", [LOCK_PREFIX + executor_id])
+                    connection.execute(
+                        "select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + executor_id]
+                    )
 
     def _adopt(self, connection: psycopg.Connection[Any], executor_id: str) -> None:
         count = dbos_seam.recover_executors([executor_id])
@@ -195,24 +199,24 @@ class Executor:
     def _try_lock(self, executor_id: str) -> bool:
         assert self._connection is not None
         row = self._connection.execute(
-            f"select pg_try_advisory_lock({_key()})", [LOCK_PREFIX + executor_id]
+            "select pg_try_advisory_lock(hashtextextended(%s, 0))", [LOCK_PREFIX + executor_id]
         ).fetchone()
         return bool(row and row[0])
 
     def _connect(self) -> psycopg.Connection[Any]:
         options: dict[str, Any] = {
-            "autocommit": True, "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2,
-            "keepalives_count": 3, "tcp_user_timeout": 10_000,
-        }  # fmt: skip
+            "autocommit": True,
+            "connect_timeout": 5,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+        }
         if self._database.creator is not None:
             connection = self._database.creator()
             connection.autocommit = True
             return connection
         return psycopg.connect(self._database.url, **options)
-
-
-def _key() -> str:
-    return "hashtextextended(%s, 0)"
 
 
 def _is_alive(pid: int) -> bool:

@@ -60,7 +60,10 @@ def prepare_sdk() -> None:
 
 
 def configure_dbos(
-    name: str | None = None, system_database_url: str | None = None, *, executor_id: str | None = None,
+    name: str | None = None,
+    system_database_url: str | None = None,
+    *,
+    executor_id: str | None = None,
     application_version: str | None = None,
 ) -> Done:
     """Say what the engine of this process uses, before it is launched. Acts at once; may be awaited and repeated.
@@ -73,9 +76,13 @@ def configure_dbos(
     with _lock:
         if is_engine_launched():
             return Done()
-        given = {"name": name, "database_url": system_database_url, "executor_id": executor_id,
-                 "application_version": application_version}  # fmt: skip
-        arguments = {key: value for key, value in given.items() if value is not None}
+        given = {
+            "name": name,
+            "database_url": system_database_url,
+            "executor_id": executor_id,
+            "application_version": application_version,
+        }
+        arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         set_current_settings(resolve_settings(dbos_url=dbos_seam.configured_database_url(), **arguments))
     return Done()
 
@@ -107,8 +114,8 @@ def get_dbos_connection_string() -> str:
 
 
 def cleanup_dbos() -> Done:
-    """Stop the engine of this process; running runs go on elsewhere or at the next start. May be awaited and repeated."""
-    global _executor  # noqa: PLW0603 - one per process
+    """Stop the engine of this process; its runs go on elsewhere or at the next start. May be awaited and repeated."""
+    global _executor
     with _lock:
         stopped, _executor = _executor, None
         if stopped is not None:
@@ -139,7 +146,7 @@ def application_version_of(settings: Settings) -> str:
 
 
 def _launch() -> None:
-    global _executor  # noqa: PLW0603 - one per process
+    global _executor
     settings = current_settings()
     database = current_database()
     version = application_version_of(settings)
@@ -156,7 +163,13 @@ def _launch() -> None:
         DBOS.launch()
         client = _client(database)
         set_engine(
-            Engine(settings=settings, database=database, client=client, executor_id=executor.id, application_version=version)
+            Engine(
+                settings=settings,
+                database=database,
+                client=client,
+                executor_id=executor.id,
+                application_version=version,
+            )
         )
         ensure_own_queues()
         apply_waiting_schedules()
@@ -166,7 +179,9 @@ def _launch() -> None:
         with contextlib.suppress(Exception):
             DBOS.destroy()
         if isinstance(error, Exception) and "migration" in str(error).lower():
-            raise DatabaseNotReadyError(f"The schema of DBOS in {database.display_url} does not fit: {error}") from error
+            raise DatabaseNotReadyError(
+                f"The schema of DBOS in {database.display_url} does not fit: {error}"
+            ) from error
         raise
     executor.launched([executor.tell_agents_when_changed, Chores(database, client).do_all])
     _executor = executor

@@ -92,9 +92,7 @@ class Database:
         except exc.DBAPIError as error:
             raise not_ready(self, error) from error
 
-    async def run(
-        self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run(self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `function(connection, ...)`, run inside one transaction in a thread of the store's own pool.
 
         A cancelled call ends when the transaction has: it is then stored as a whole or not at all.
@@ -134,9 +132,7 @@ class Database:
                     _log.info("Database %s is back.", self.display_url)
                 return result
 
-    def run_sync(
-        self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    def run_sync(self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `function(connection, ...)`, run inside one transaction in the calling thread.
 
         A pooled connection that turns out dead before the commit is replaced once; `function` runs again.

@@ -32,7 +32,7 @@ def current_database() -> Database:
         EmbeddedPostgresError: the embedded server cannot be started.
         SettingsError: the settings name no usable database.
     """
-    global _current  # noqa: PLW0603 - one database per process, behind a lock
+    global _current
     with _lock:
         if _current is None:
             _current = _open(current_settings())
@@ -58,7 +58,7 @@ async def open_other_database(url: str) -> Database:
 
 def set_current_database(database: Database) -> None:
     """Make `database` that of this process; one that was open before is the caller's to close."""
-    global _current  # noqa: PLW0603 - one database per process, behind a lock
+    global _current
     with _lock:
         _current = database
 

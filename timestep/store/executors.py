@@ -40,9 +40,7 @@ def insert_executor(connection: sa.Connection, executor: Executor) -> None:
         "free_since": None,
     }
     connection.execute(
-        insert(executors)
-        .values(id=executor.id, **row)
-        .on_conflict_do_update(index_elements=[executors.c.id], set_=row)
+        insert(executors).values(id=executor.id, **row).on_conflict_do_update(index_elements=[executors.c.id], set_=row)
     )
 
 

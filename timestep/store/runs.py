@@ -139,12 +139,17 @@ def start_segment(
         statement: Any = sa.update(runs).where(runs.c.id == run_id, may_start).values(start)
     else:
         values = _request_values(request, input_digest) | {
-            "status": "running", "attempt": 1, "executor_id": executor_id, "application_version": application_version,
-            "agent_hash": definition.hash if definition else None, "parent_run_id": parent,
+            "status": "running",
+            "attempt": 1,
+            "executor_id": executor_id,
+            "application_version": application_version,
+            "agent_hash": definition.hash if definition else None,
+            "parent_run_id": parent,
             "session_position": last if request.session_id else None,
-            "started_at": sa.func.now(), "segment_started_at": sa.func.now(),
+            "started_at": sa.func.now(),
+            "segment_started_at": sa.func.now(),
             "deadline_at": _deadline(request.timeout_seconds) if request.timeout_seconds is not None else None,
-        }  # fmt: skip
+        }
         statement = insert(runs).values(values)
         statement = statement.on_conflict_do_update(index_elements=[runs.c.id], set_=start, where=may_start)
     row = connection.execute(statement.returning(*runs.c)).mappings().first()
@@ -201,8 +206,13 @@ def mark_cancelled(connection: sa.Connection, run_id: str, *, reason: str) -> St
     executed = runs.c.executed_seconds
     if before.run.status == "running":
         executed = executed + _seconds_since(runs.c.segment_started_at)
-    change = {"status": "cancelled", "reason": reason, "finished_at": sa.func.now(), "deadline_at": None,
-              "executed_seconds": executed}  # fmt: skip
+    change = {
+        "status": "cancelled",
+        "reason": reason,
+        "finished_at": sa.func.now(),
+        "deadline_at": None,
+        "executed_seconds": executed,
+    }
     connection.execute(sa.update(runs).where(runs.c.id == run_id).values(change))
     return before
 
@@ -257,19 +267,19 @@ def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) ->
     return [(run_id, segment) for run_id, segment in connection.execute(query)]
 
 
-def unfinished_segments(
-    connection: sa.Connection, *, older_than_seconds: float
-) -> list[tuple[str, int, RunStatus]]:
+def unfinished_segments(connection: sa.Connection, *, older_than_seconds: float) -> list[tuple[str, int, RunStatus]]:
     """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows."""
     age = sa.func.now() - sa.cast(f"{older_than_seconds} seconds", sa.Interval)
     recently = sa.func.now() - sa.cast("1 hour", sa.Interval)
     query = sa.select(runs.c.id, runs.c.segment, runs.c.status).where(
         sa.or_(
-            sa.and_(runs.c.status.in_(("running", "queued")),
-                    sa.func.coalesce(runs.c.segment_started_at, runs.c.created_at) < age),
+            sa.and_(
+                runs.c.status.in_(("running", "queued")),
+                sa.func.coalesce(runs.c.segment_started_at, runs.c.created_at) < age,
+            ),
             sa.and_(runs.c.status == "cancelled", runs.c.finished_at > recently),
         )
-    )  # fmt: skip
+    )
     return [(run_id, segment, status) for run_id, segment, status in connection.execute(query)]
 
 
@@ -321,7 +331,7 @@ def list_runs(
 def count_runs(connection: sa.Connection) -> dict[str, int]:
     """Return the number of runs by status."""
     query = sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
-    return {status: count for status, count in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
@@ -345,19 +355,46 @@ def _request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
 def _stored(row: Any) -> StoredRun:
     options = row["options"]
     request = RunRequest(
-        run_id=row["id"], agent=row["agent"], input_items=row["input"], session_id=row["session_id"],
-        context=row["context"], max_turns=options.get("max_turns"), run_config=options.get("run_config") or {},
-        timeout_seconds=row["timeout_seconds"], stream=bool(options.get("stream")), model=options.get("model"),
-    )  # fmt: skip
+        run_id=row["id"],
+        agent=row["agent"],
+        input_items=row["input"],
+        session_id=row["session_id"],
+        context=row["context"],
+        max_turns=options.get("max_turns"),
+        run_config=options.get("run_config") or {},
+        timeout_seconds=row["timeout_seconds"],
+        stream=bool(options.get("stream")),
+        model=options.get("model"),
+    )
     used = TokenUsage(**{name: row[name] for name in TokenUsage.__dataclass_fields__})
     run = Run(
-        run_id=row["id"], agent=row["agent"], status=row["status"], reason=row["reason"], segment=row["segment"],
-        session_id=row["session_id"], input_items=row["input"], output=row["output"], error=row["error"],
-        queue=row["queue"], executor_id=row["executor_id"], usage=used, created_at=row["created_at"],
-        started_at=row["started_at"], finished_at=row["finished_at"],
-    )  # fmt: skip
-    names = ("input_digest", "agent_hash", "closed_segment", "attempt", "session_position", "session_items_stored",
-             "timeout_seconds", "deadline_at", "last_agent")  # fmt: skip
+        run_id=row["id"],
+        agent=row["agent"],
+        status=row["status"],
+        reason=row["reason"],
+        segment=row["segment"],
+        session_id=row["session_id"],
+        input_items=row["input"],
+        output=row["output"],
+        error=row["error"],
+        queue=row["queue"],
+        executor_id=row["executor_id"],
+        usage=used,
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+    names = (
+        "input_digest",
+        "agent_hash",
+        "closed_segment",
+        "attempt",
+        "session_position",
+        "session_items_stored",
+        "timeout_seconds",
+        "deadline_at",
+        "last_agent",
+    )
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 
 

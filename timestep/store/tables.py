@@ -39,9 +39,7 @@ agents = sa.Table(
     metadata,
     sa.Column("hash", sa.Text, primary_key=True, comment="SHA-256 of the canonical JSON of `definition`."),
     sa.Column("name", sa.Text, nullable=False, index=True, comment="Name under which runs find the agent."),
-    sa.Column(
-        "definition", JSON, nullable=False, comment="Instructions, model, tools, handoffs, guardrails."
-    ),
+    sa.Column("definition", JSON, nullable=False, comment="Instructions, model, tools, handoffs, guardrails."),
     _time("created_at", "When this definition was first seen.", nullable=False, default_now=True),
     comment="Agent definitions by content hash, for people and other languages.",
 )
@@ -164,9 +162,7 @@ runs = sa.Table(
     sa.Column("output", JSON, comment="Final output; text, or the JSON of the output type."),
     sa.Column("error", JSON, comment="Error envelope: type, module, message, fields."),
     sa.Column("requests", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Model calls."),
-    sa.Column(
-        "input_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Input tokens."
-    ),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Input tokens."),
     sa.Column(
         "cached_tokens",
         sa.BigInteger,
@@ -174,9 +170,7 @@ runs = sa.Table(
         server_default=sa.text("0"),
         comment="Input tokens from a cache.",
     ),
-    sa.Column(
-        "output_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Output tokens."
-    ),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="Output tokens."),
     sa.Column(
         "reasoning_tokens",
         sa.BigInteger,
@@ -207,9 +201,7 @@ run_states = sa.Table(
     sa.Column("schema_version", sa.Text, nullable=False, comment="The state's $schemaVersion."),
     sa.Column("state", JSON, nullable=False, comment="The writer's own RunState JSON, untouched."),
     sa.Column("output", JSON, comment="Final output, which a Python RunState does not keep."),
-    sa.Column(
-        "held_items", JSON, comment="Session items of an unfinished turn, held back until it is finished."
-    ),
+    sa.Column("held_items", JSON, comment="Session items of an unfinished turn, held back until it is finished."),
     sa.Column(
         "is_active",
         sa.Boolean,
@@ -324,12 +316,8 @@ schedules = sa.Table(
 executors = sa.Table(
     "executors",
     metadata,
-    sa.Column(
-        "id", sa.Text, primary_key=True, comment="Executor id; its session lock tells whether it lives."
-    ),
-    sa.Column(
-        "application_version", sa.Text, nullable=False, comment="Version of the segments that it takes."
-    ),
+    sa.Column("id", sa.Text, primary_key=True, comment="Executor id; its session lock tells whether it lives."),
+    sa.Column("application_version", sa.Text, nullable=False, comment="Version of the segments that it takes."),
     sa.Column("host", sa.Text, nullable=False, comment="Host name."),
     sa.Column("pid", sa.Integer, nullable=False, comment="Process id on that host."),
     sa.Column(
