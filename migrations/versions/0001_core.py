@@ -192,7 +192,7 @@ def _runs() -> None:
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="How many of the run's own items are in the session.",
+            comment="How many items of the newest segment a failed attempt has put into the session.",
         ),
         sa.Column("input", sa.JSON(), nullable=False, comment="Text or input items, as given."),
         sa.Column(
@@ -528,6 +528,12 @@ def _executors() -> None:
         ),
         sa.Column("host", sa.Text(), nullable=False, comment="Host name."),
         sa.Column("pid", sa.Integer(), nullable=False, comment="Process id on that host."),
+        sa.Column(
+            "process_space",
+            sa.Text(),
+            nullable=False,
+            comment="Boot and pid namespace: an executor with the same value can tell whether the pid is dead.",
+        ),
         sa.Column("agents", sa.JSON(), nullable=False, comment="Names of the registered agents."),
         sa.Column(
             "started_at",

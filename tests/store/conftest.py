@@ -1,0 +1,95 @@
+"""One real server for all tests, one database a test, copied from a migrated template."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import timestep
+from timestep.embedded_postgres import EmbeddedPostgres
+from timestep.store.connection import Database, open_database
+from timestep.store.current import reset_current_database, set_current_database
+from timestep.store.migrations import migrate
+
+REPOSITORY = Path(timestep.__path__[0]).parent
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A server of these tests' own."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres" / "18")
+    server.ensure()
+    yield server
+    end(server)
+
+
+@pytest.fixture
+def own_server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A server that the test may stop, not started yet; it shares the programs of the tests' server."""
+    own = EmbeddedPostgres(server.directory.parent / f"own_{next(_numbers)}")
+    yield own
+    end(own)
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedPostgres) -> str:
+    """The name of a migrated database to copy."""
+    server.ensure_database("template_timestep")
+    database = open_database(server.url("template_timestep"), application="test")
+    migrate(database)
+    database.close()
+    return "template_timestep"
+
+
+@pytest.fixture
+def new_url(server: EmbeddedPostgres) -> Callable[..., str]:
+    """Make a database, empty or copied from a template, and return its url."""
+
+    def make(template: str = "template0") -> str:
+        name = f"test_{next(_numbers)}"
+        with server.connect("postgres", autocommit=True) as connection:
+            connection.execute(f"create database {name} template {template}".encode())
+        return server.url(name)
+
+    return make
+
+
+@pytest.fixture
+def database(new_url: Callable[..., str], template: str) -> Iterator[Database]:
+    """A migrated database of the test's own."""
+    database = open_database(new_url(template), application="test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def empty_database(new_url: Callable[..., str]) -> Iterator[Database]:
+    """A database of the test's own that was never migrated."""
+    database = open_database(new_url(), application="test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def process_database(database: Database) -> Iterator[Database]:
+    """The test's database as that of this process."""
+    set_current_database(database)
+    yield database
+    reset_current_database()
+
+
+@pytest.fixture
+def checkout() -> Path:
+    return REPOSITORY
+
+
+def end(server: EmbeddedPostgres) -> None:
+    server.release()
+    server.stop()
+    shutil.rmtree(server.directory, ignore_errors=True)
