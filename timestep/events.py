@@ -15,8 +15,8 @@ async def read_events(
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the events of a segment, those stored and those to come, until it has ended.
 
-    An event has `type`, `turn`, `attempt`, `path` and `offset`; go on later with `offset + 1`. A newer `attempt` of a turn
-    replaces what an older one wrote.
+    An event has `type`, `turn`, `attempt`, `path` and `offset`; go on later with `offset + 1`. A newer `attempt` of
+    a turn replaces what an older one wrote.
     """
     position = offset
     async for batch in client.read_stream_async(segment_id(run_id, segment), STREAM_KEY, offset=offset):

@@ -34,14 +34,11 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
         ToolResultError: the final output is not JSON-able; the run is then closed as failed with that error.
     """
     result, session = outcome.result, outcome.session
-    is_interrupted = result is not None and bool(result.interruptions)
+    is_interrupted = outcome.is_interrupted
     status: RunStatus = "failed" if result is None else "interrupted" if is_interrupted else "succeeded"
     output = dump_output(result.final_output) if result is not None and status == "succeeded" else None
-    items: list[Any] = []
-    held: list[Any] | None = None
-    if session is not None:
-        items = session.finished_items(before_turn=outcome.turn if is_interrupted else None)
-        held = session.held_items(outcome.turn) if is_interrupted else None
+    items = outcome.finished_items()
+    held = session.held_items(outcome.turn) if session is not None and is_interrupted else None
     return Closing(
         run_id=segment.run_id,
         segment=segment.number,

@@ -10,12 +10,9 @@ from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
 from timestep.durable import dbos_seam
-from timestep.durable.engine import engine
 from timestep.durable.request import check_input
 from timestep.durable.run import log_agent_error
-from timestep.durable.run_session import RunSession
-from timestep.sessions import Session
-from timestep.store.sessions import append_items_once, read_items
+from timestep.durable.run_session import RunSession, read_session, write_session
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 
@@ -61,7 +58,10 @@ async def run_agent(
     """
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
-    kept = await _kept_session(session) if dbos_seam.is_in_workflow() and session is not None else None
+    kept: RunSession | None = None
+    if session is not None and dbos_seam.is_in_workflow():
+        history = await read_session(session)
+        kept = RunSession(getattr(session, "session_id", ""), history=history, held=[], turn=lambda: 0)
     used = kept if kept is not None else session
     options: dict[str, Any] = {
         "context": context,
@@ -82,39 +82,8 @@ async def run_agent(
         log_agent_error(error, agent=agent.name, run_id=DBOS.workflow_id, turn=_turn_of(error))
         raise
     if kept is not None:
-        await _store(session, kept)
+        await write_session(session, kept.finished_items())
     return result
-
-
-async def _kept_session(session: Any) -> RunSession:
-    """Return what the run sees of a session inside a workflow; one step, `session_read`."""
-
-    async def read() -> list[Any]:
-        if isinstance(session, Session):
-            return await engine().database.run_until_done(read_items, session.session_id)
-        return list(await session.get_items())
-
-    history = await DBOS.run_step_async({"name": "session_read"}, read)
-    return RunSession(getattr(session, "session_id", ""), history=history, held=[], turn=lambda: 0)
-
-
-async def _store(session: Any, kept: RunSession) -> None:
-    """Write the run's items, as the step `session_write`.
-
-    A `timestep.Session` gets them exactly once; any other session at least once: a crash between its write and the
-    step's record writes them again. It never holds half a run.
-    """
-    items = kept.finished_items()
-    reservation = DBOS.reserve_step()
-    marker = f"{DBOS.workflow_id}/{reservation.step_id}"
-
-    async def write() -> int:
-        if isinstance(session, Session):
-            return await engine().database.run_until_done(append_items_once, session.session_id, items, run_id=marker)
-        await session.add_items(items)
-        return len(items)
-
-    await reservation.run_async({"name": "session_write"}, write)
 
 
 def _turn_of(error: Exception) -> int | None:

@@ -13,7 +13,7 @@ from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.registry import RegisteredAgent
 from timestep.durable.request import STATE_MARK, run_config_of
-from timestep.durable.run_session import RunSession
+from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.step import StepFailure
 from timestep.run_state.envelope import Snapshot
@@ -31,6 +31,17 @@ class Outcome:
     turn: int
     session: RunSession | None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run waits for a person."""
+        return self.result is not None and bool(self.result.interruptions)
+
+    def finished_items(self) -> list[Any]:
+        """Return the session items of the finished turns; those of an interrupted turn are held back."""
+        if self.session is None:
+            return []
+        return self.session.finished_items(before_turn=self.turn if self.is_interrupted else None)
+
 
 async def run_segment(
     entry: RegisteredAgent, started: StartedSegment, segment: Segment, *, snapshot: Snapshot | None
@@ -43,9 +54,14 @@ async def run_segment(
     stored = started.stored
     scope = Scope(segment=segment)
     session: RunSession | None = None
-    if stored.run.session_id is not None:
+    foreign = None
+    if (session_id := stored.run.session_id) is not None:
+        history = started.history
+        if entry.session_factory is not None:
+            foreign = entry.session_factory(session_id)
+            history = await read_session(foreign)
         held = (snapshot.held_items if snapshot is not None else None) or []
-        session = RunSession(stored.run.session_id, history=started.history, held=held, turn=lambda: scope.turn)
+        session = RunSession(session_id, history=history, held=held, turn=lambda: scope.turn)
     result: RunResult | None = None
     failure: Exception | None = None
     with entered(scope):
@@ -63,7 +79,11 @@ async def run_segment(
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             failure = error
             log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
-    return Outcome(result=result, error=failure, turn=scope.turn, session=session)
+    outcome = Outcome(result=result, error=failure, turn=scope.turn, session=session)
+    if session is None or foreign is None:
+        return outcome
+    await write_session(foreign, outcome.finished_items())
+    return dataclasses.replace(outcome, session=None)
 
 
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:

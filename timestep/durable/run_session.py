@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dbos import DBOS
+
+from timestep.durable.engine import engine
+from timestep.sessions import Session
+from timestep.store.sessions import append_items_once, read_items
+
 
 class RunSession:
     """A session in memory; satisfies the SDK's Session protocol."""
@@ -51,3 +57,32 @@ class RunSession:
     def held_items(self, turn: int) -> list[Any]:
         """Return the items of `turn` and later."""
         return [item for of, item in self._own if of >= turn]
+
+
+async def read_session(session: Any) -> list[Any]:
+    """Return the items of a session that is not kept with the run, as the step `session_read`."""
+
+    async def read() -> list[Any]:
+        if isinstance(session, Session):
+            return await engine().database.run_until_done(read_items, session.session_id)
+        return list(await session.get_items())
+
+    return await DBOS.run_step_async({"name": "session_read"}, read)
+
+
+async def write_session(session: Any, items: list[Any]) -> None:
+    """Add the items of a run to a session that is not kept with the run, as the step `session_write`.
+
+    A `timestep.Session` gets them exactly once, any other session at least once: a crash between its write and the
+    step's record writes them again. It never holds half a turn.
+    """
+    reservation = DBOS.reserve_step()
+    marker = f"{DBOS.workflow_id}/{reservation.step_id}"
+
+    async def write() -> int:
+        if isinstance(session, Session):
+            return await engine().database.run_until_done(append_items_once, session.session_id, items, run_id=marker)
+        await session.add_items(items)
+        return len(items)
+
+    await reservation.run_async({"name": "session_write"}, write)
