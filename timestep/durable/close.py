@@ -37,7 +37,7 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
     is_interrupted = outcome.is_interrupted
     status: RunStatus = "failed" if result is None else "interrupted" if is_interrupted else "succeeded"
     output = dump_output(result.final_output) if result is not None and status == "succeeded" else None
-    items = outcome.finished_items()
+    items = [] if outcome.is_session_written else outcome.finished_items()
     held = session.held_items(outcome.turn) if session is not None and is_interrupted else None
     return Closing(
         run_id=segment.run_id,
@@ -80,7 +80,9 @@ def dump_output(output: Any) -> Any:
 
 def load_output(data: Any, output_type: Any) -> Any:
     """Return a final output of its JSON, of the agent's output type."""
-    if output_type is None or output_type is str or data is None or isinstance(output_type, AgentOutputSchemaBase):
+    if isinstance(output_type, AgentOutputSchemaBase):
+        output_type = getattr(output_type, "output_type", None)  # a schema of the caller's own may know none
+    if output_type is None or output_type is str or data is None:
         return data
     return TypeAdapter(output_type).validate_python(data)
 

@@ -30,6 +30,7 @@ class Outcome:
     error: Exception | None
     turn: int
     session: RunSession | None
+    is_session_written: bool = False
 
     @property
     def is_interrupted(self) -> bool:
@@ -83,7 +84,7 @@ async def run_segment(
     if session is None or foreign is None:
         return outcome
     await write_session(foreign, outcome.finished_items())
-    return dataclasses.replace(outcome, session=None)
+    return dataclasses.replace(outcome, is_session_written=True)
 
 
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:
