@@ -1,0 +1,478 @@
+"""Tool calls as steps: order, names, parallel, timeouts, failures, what a tool knows of its call."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+from agents import Agent, RunContextWrapper, ToolOutputImage, function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
+from agents.tool_context import ToolContext
+from pydantic import BaseModel
+
+from timestep import current_tool_call, register_agents, register_serializer, run_agent_workflow
+from timestep.errors import UnsupportedError
+
+MEGABYTE = 1_000_000
+
+
+def asks(tools: list[Any], *turns: list[Any], name: str = "assistant") -> Agent[Any]:
+    """An agent whose model asks for these calls, turn by turn, and then answers `done`."""
+    return Agent(name=name, tools=tools, model=ScriptedModel([*turns, [assistant_message("done")]]))
+
+
+def outputs(agent: Agent[Any]) -> list[Any]:
+    """What the model was told about its calls at last."""
+    items = agent.model.last_call.input
+    return [item["output"] for item in items if item.get("type") == "function_call_output"]
+
+
+async def test_calls_of_a_turn_run_in_parallel_and_are_steps_in_the_model_s_order(engine: Any, new_id: str) -> None:
+    met, meeting = [], threading.Barrier(2, timeout=30)
+    second_is_done = asyncio.Event()
+
+    @function_tool
+    def slow_sync(word: str) -> str:
+        meeting.wait()
+        met.append(word)
+        return word
+
+    @function_tool
+    async def first_to_begin() -> str:
+        await second_is_done.wait()
+        return "first"
+
+    @function_tool
+    async def second_to_begin() -> str:
+        second_is_done.set()
+        return "second"
+
+    agent = asks(
+        [slow_sync, first_to_begin, second_to_begin],
+        [
+            function_call("first_to_begin", {}, call_id="c1"),
+            function_call("slow_sync", {"word": "a"}, call_id="c2"),
+            function_call("second_to_begin", {}, call_id="c3"),
+            function_call("slow_sync", {"word": "b"}, call_id="c4"),
+        ],
+    )
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert sorted(met) == ["a", "b"]
+    assert outputs(agent) == ["first", "a", "second", "b"]
+    assert engine.steps(new_id) == [
+        "model_turn:1:assistant",
+        "tool_call:1:first_to_begin:c1",
+        "tool_call:1:slow_sync:c2",
+        "tool_call:1:second_to_begin:c3",
+        "tool_call:1:slow_sync:c4",
+        "model_turn:2:assistant",
+    ]
+
+
+async def test_the_same_call_id_in_every_turn_is_another_call_each_time(engine: Any, new_id: str) -> None:
+    keys = []
+
+    @function_tool
+    def count() -> int:
+        keys.append(current_tool_call().idempotency_key)
+        return len(keys)
+
+    agent = asks([count], *[[function_call("count", {}, call_id="call_0")] for _ in range(3)])
+
+    await run_agent_workflow(agent, "Count", workflow_id=new_id)
+
+    assert outputs(agent) == ["1", "2", "3"]
+    assert keys == [f"{new_id}:{turn}:call_0" for turn in (1, 2, 3)]
+    assert [step for step in engine.steps(new_id) if "tool_call" in step] == [
+        f"tool_call:{turn}:count:call_0" for turn in (1, 2, 3)
+    ]
+
+
+async def test_two_calls_of_a_turn_with_one_id_are_two_calls(engine: Any, new_id: str) -> None:
+    keys = []
+
+    @function_tool
+    def note(word: str) -> str:
+        keys.append((word, current_tool_call().idempotency_key))
+        return word
+
+    agent = asks(
+        [note],
+        [
+            function_call("note", {"word": "a"}, call_id="same", item_id="i1"),
+            function_call("note", {"word": "b"}, call_id="same", item_id="i2"),
+        ],
+    )
+
+    await run_agent_workflow(agent, "Note", workflow_id=new_id)
+
+    assert sorted(word for word, _ in keys) == ["a", "b"]
+    assert len({key for _, key in keys}) == 2
+    assert len(set(engine.steps(new_id))) == 4
+    rows = engine.query("select call_key, arguments from timestep.tool_calls where run_id = %s order by 1", new_id)
+    assert [row["call_key"] for row in rows] == ["1:same", "1:same#2"]
+
+
+async def test_a_time_limit_of_a_tool_is_inside_its_step(engine: Any, new_id: str) -> None:
+    began = []
+
+    @function_tool(timeout=0.05)
+    async def hang() -> str:
+        began.append(1)
+        await asyncio.Event().wait()
+        return "never"
+
+    agent = asks([hang], [function_call("hang", {}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+    copy, replayed = await engine.replay(new_id)
+
+    assert "timed out" in outputs(agent)[0]
+    assert "timed out" in engine.output(new_id, "tool_call:1:hang:c1")["ok"]
+    assert replayed.output == "done"
+    assert engine.steps(copy) == engine.steps(new_id)
+    assert began == [1]
+
+
+async def test_a_failing_tool_tells_the_model_and_the_run_goes_on(engine: Any, new_id: str) -> None:
+    @function_tool
+    def fail() -> str:
+        raise ValueError("no such order")
+
+    agent = asks([fail], [function_call("fail", {}, call_id="c1")])
+
+    assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
+    assert "no such order" in outputs(agent)[0]
+    assert "no such order" in engine.output(new_id, "tool_call:1:fail:c1")["ok"]
+
+
+async def test_current_tool_call_names_run_call_turn_and_attempt(new_id: str) -> None:
+    seen = []
+
+    @function_tool
+    def look() -> str:
+        seen.append(current_tool_call())
+        return "ok"
+
+    @function_tool
+    async def look_async() -> str:
+        seen.append(current_tool_call())
+        return "ok"
+
+    agent = asks([look, look_async], [function_call("look", {}, call_id="c1")], [function_call("look_async", {}, call_id="c2")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert [dataclasses.asdict(call) for call in seen] == [
+        {"run_id": new_id, "call_id": "c1", "tool": "look", "turn": 1, "attempt": 1,
+         "idempotency_key": f"{new_id}:1:c1"},
+        {"run_id": new_id, "call_id": "c2", "tool": "look_async", "turn": 2, "attempt": 1,
+         "idempotency_key": f"{new_id}:2:c2"},
+    ]  # fmt: skip
+
+
+async def test_there_is_no_current_call_outside_a_tool(new_id: str) -> None:
+    with pytest.raises(UnsupportedError, match="no current tool call") as found:
+        current_tool_call()
+    assert "inside the body of a tool" in found.value.hint
+
+
+async def test_a_plain_run_has_no_current_call() -> None:
+    from timestep import run_agent
+
+    @function_tool
+    def look() -> str:
+        return current_tool_call().run_id
+
+    agent = asks([look], [function_call("look", {}, call_id="c1")])
+    await run_agent(agent, "Go")
+
+    assert "no current tool call" in outputs(agent)[0]
+
+
+async def test_a_result_that_is_not_json_is_an_error_at_the_tool_and_the_run_goes_on(engine: Any, new_id: str) -> None:
+    @function_tool
+    def odd() -> object:
+        return {1, 2}
+
+    agent = asks([odd], [function_call("odd", {}, call_id="c1")])
+
+    assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
+    assert "The result of the tool 'odd' cannot be stored" in outputs(agent)[0]
+    assert "cannot be stored" in engine.output(new_id, "tool_call:1:odd:c1")["ok"]
+
+
+@pytest.mark.parametrize("value", [{1: "one"}, (1, 2), float("nan"), b"bytes", {"a": (1,)}], ids=repr)
+async def test_what_json_would_change_is_not_stored(value: object, new_id: str) -> None:
+    @function_tool
+    def odd() -> object:
+        return value
+
+    agent = asks([odd], [function_call("odd", {}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert "cannot be stored" in outputs(agent)[0]
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __str__(self) -> str:
+        return f"{self.cents} cents"
+
+
+async def test_a_registered_serializer_carries_a_type_live_and_recorded(engine: Any, new_id: str) -> None:
+    register_serializer(Money, dump=lambda money: money.cents, load=Money, name="shop.Money")
+
+    @function_tool
+    def price() -> object:
+        return Money(250)
+
+    agent = asks([price], [function_call("price", {}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    assert outputs(agent) == ["250 cents"]
+    assert replayed.to_input_list()[1]["output"] == "250 cents"
+    assert engine.output(new_id, "tool_call:1:price:c1")["ok"] == {"$type": "shop.Money", "value": 250}
+
+
+async def test_an_image_of_a_tool_survives_the_journal(engine: Any, new_id: str) -> None:
+    @function_tool
+    def draw() -> object:
+        return ToolOutputImage(image_url="data:image/png;base64,AAAA")
+
+    agent = asks([draw], [function_call("draw", {}, call_id="c1")])
+
+    live = await run_agent_workflow(agent, "Go", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    assert live.to_input_list() == replayed.to_input_list()
+    assert live.to_input_list()[1]["output"][0]["image_url"] == "data:image/png;base64,AAAA"
+
+
+async def test_a_dict_with_our_own_mark_is_a_plain_dict(engine: Any, new_id: str) -> None:
+    @function_tool
+    def odd() -> object:
+        return {"$type": "shop.Nothing", "value": 1}
+
+    agent = asks([odd], [function_call("odd", {}, call_id="c1")])
+
+    live = await run_agent_workflow(agent, "Go", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    assert live.to_input_list() == replayed.to_input_list()
+    assert "shop.Nothing" in outputs(agent)[0]
+
+
+async def test_fifty_megabytes_are_refused_clearly_and_the_run_goes_on(engine: Any, new_id: str) -> None:
+    @function_tool
+    def large() -> str:
+        return "x" * (50 * MEGABYTE)
+
+    agent = asks([large], [function_call("large", {}, call_id="c1")])
+
+    result = await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert result.output == "done"
+    assert "50,000,002 bytes, more than the limit of 8" in outputs(agent)[0]
+    size = engine.value(
+        "select max(length(output)) from dbos.operation_outputs where workflow_uuid = %s", new_id
+    )
+    assert size < MEGABYTE
+
+
+async def test_large_arguments_of_a_call_are_fine_below_the_limit(engine: Any, new_id: str) -> None:
+    @function_tool
+    def count(text: str) -> int:
+        return len(text)
+
+    agent = asks([count], [function_call("count", {"text": "x" * MEGABYTE}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert outputs(agent) == [str(MEGABYTE)]
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "lone \ud800 surrogate", "\x00", "é\u2028"], ids=["nul", "surrogate", "only-nul", "accents"])
+async def test_strange_text_survives_in_arguments_results_items_and_answers(engine: Any, text: str, new_id: str) -> None:
+    heard = []
+
+    @function_tool
+    def echo(text: str) -> str:
+        heard.append(text)
+        return text
+
+    import json
+
+    agent = Agent(
+        name="assistant",
+        tools=[echo],
+        model=ScriptedModel(
+            [[function_call("echo", json.dumps({"text": text}), call_id="c1")], [assistant_message(f"said {text}")]]
+        ),
+    )
+
+    live = await run_agent_workflow(agent, f"Say {text}", session=f"strange-{new_id}", workflow_id=new_id)
+    recorded = await run_agent_workflow(agent, f"Say {text}", session=f"strange-{new_id}", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    from timestep import Session
+
+    assert heard == [text]
+    assert outputs(agent) == [text]
+    assert live.output == recorded.output == replayed.output == f"said {text}"
+    items = await Session(f"strange-{new_id}").get_items()
+    assert items[0]["content"] == f"Say {text}"
+    assert items[2]["output"] == text
+    assert items[3]["content"][0]["text"] == f"said {text}"
+
+
+@dataclasses.dataclass
+class Basket:
+    goods: list[str]
+    is_paid: bool = False
+
+
+class Customer(BaseModel):
+    name: str
+    visits: int = 0
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "expected"),
+    [
+        ({"goods": [], "left": 1}, None, {"goods": ["pen", "ink"], "paid": True}),
+        (Basket(goods=[]), Basket, Basket(goods=["pen", "ink"], is_paid=True)),
+        (Customer(name="Ann"), Customer, Customer(name="Bob", visits=2)),
+    ],
+    ids=["dict", "dataclass", "pydantic"],
+)
+async def test_what_tools_change_in_the_context_is_there_again_after_a_replay(
+    engine: Any, context: Any, kind: type | None, expected: Any, new_id: str
+) -> None:
+    ran, seen = [], []
+
+    @function_tool
+    def take(wrapper: RunContextWrapper[Any], thing: str) -> str:
+        ran.append(thing)
+        held = wrapper.context
+        if isinstance(held, dict):
+            held["goods"] = [*held["goods"], thing]
+            held["paid"] = True
+            held.pop("left", None)
+        elif isinstance(held, Basket):
+            held.goods.append(thing)
+            held.is_paid = True
+        else:
+            held.visits += 1
+            held.name = "Bob"
+        return "taken"
+
+    def instructions(wrapper: RunContextWrapper[Any], agent: Agent[Any]) -> str:
+        seen.append(repr(wrapper.context))
+        return "Help."
+
+    agent = Agent(
+        name="assistant",
+        instructions=instructions,
+        tools=[take],
+        model=ScriptedModel(
+            [
+                [function_call("take", {"thing": "pen"}, call_id="c1")],
+                [function_call("take", {"thing": "ink"}, call_id="c2")],
+                [assistant_message("done")],
+            ]
+        ),
+    )
+    register_agents(agent, context_type=kind)
+
+    await run_agent_workflow(agent, "Shop", workflow_id=new_id, context=context)
+    live, count = list(seen), len(agent.model.calls)
+    _, replayed = await engine.replay(new_id)
+
+    assert live[-1] == repr(expected)
+    assert seen[len(live) :] == live
+    assert len(agent.model.calls) == count
+    assert ran == ["pen", "ink"]
+    assert replayed.output == "done"
+
+
+async def test_a_failing_tool_s_changes_to_the_context_are_there_again_too(engine: Any, new_id: str) -> None:
+    seen = []
+
+    @function_tool
+    def half(wrapper: RunContextWrapper[Any]) -> str:
+        wrapper.context["half"] = True
+        raise ValueError("in the middle")
+
+    def instructions(wrapper: RunContextWrapper[Any], agent: Agent[Any]) -> str:
+        seen.append(dict(wrapper.context))
+        return "Help."
+
+    agent = asks([half], [function_call("half", {}, call_id="c1")])
+    agent.instructions = instructions
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id, context={})
+    await engine.replay(new_id)
+
+    assert seen == [{}, {"half": True}] * 2
+
+
+async def test_an_unknown_tool_is_the_sdk_s_error(new_id: str) -> None:
+    from agents import ModelBehaviorError
+
+    agent = asks([], [function_call("nowhere", {}, call_id="c1")])
+
+    for _ in range(2):
+        with pytest.raises(ModelBehaviorError, match="nowhere"):
+            await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+
+async def test_invalid_json_arguments_tell_the_model_and_the_run_goes_on(engine: Any, new_id: str) -> None:
+    @function_tool
+    def add(one: int, other: int) -> int:
+        return one + other
+
+    agent = asks([add], [function_call("add", '{"one": 1, ', call_id="c1")], [function_call("add", '{"one": "x"}', call_id="c2")])
+
+    assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
+    assert len(outputs(agent)) == 2
+    assert all("error" in text.lower() for text in outputs(agent))
+    assert len([step for step in engine.steps(new_id) if "tool_call" in step]) == 2
+
+
+async def test_custom_data_of_a_tool_is_there_again_after_a_replay(engine: Any, new_id: str) -> None:
+    @function_tool
+    def look(context: ToolContext[Any]) -> str:
+        return context.tool_call_id
+
+    agent = asks([look], [function_call("look", {}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    assert outputs(agent) == ["c1"]
+
+
+async def test_tools_rows_hold_agent_arguments_result_and_times(engine: Any, new_id: str) -> None:
+    @function_tool
+    def add(one: int, other: int) -> dict[str, int]:
+        return {"sum": one + other}
+
+    agent = asks([add], [function_call("add", {"one": 1, "other": 2}, call_id="c1")])
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    [row] = engine.query("select * from timestep.tool_calls where run_id = %s", new_id)
+    assert (row["call_key"], row["segment"], row["agent"], row["tool"]) == ("1:c1", 1, "assistant", "add")
+    assert (row["call_id"], row["arguments"], row["attempt"]) == ("c1", '{"one":1,"other":2}', 1)
+    assert (row["result"], row["error"]) == ({"sum": 3}, None)
+    assert row["started_at"] <= row["finished_at"]
