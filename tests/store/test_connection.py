@@ -207,16 +207,12 @@ async def test_run_until_done_repeats_what_lost_a_deadlock(database: Database) -
             barrier.wait()
         lock(connection, second)
 
-    await asyncio.gather(
-        database.run_until_done(lock_both, "a", "b"), database.run_until_done(lock_both, "b", "a")
-    )
+    await asyncio.gather(database.run_until_done(lock_both, "a", "b"), database.run_until_done(lock_both, "b", "a"))
     assert len(attempts) == 3
 
 
 @pytest.mark.parametrize("error", [LookupError(), InvalidInputError("no")])
-async def test_run_until_done_raises_what_trying_again_cannot_help(
-    database: Database, error: Exception
-) -> None:
+async def test_run_until_done_raises_what_trying_again_cannot_help(database: Database, error: Exception) -> None:
     def fail(connection: sa.Connection) -> None:
         raise error
 

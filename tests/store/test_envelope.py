@@ -25,9 +25,7 @@ def test_its_kind_is_read_from_the_state(state: dict[str, Any], kind: str) -> No
 
 def test_it_names_the_writer_and_leaves_the_state_untouched() -> None:
     state = {"$schemaVersion": "1.21", "current_step": None, "model_responses": []}
-    snapshot = python_snapshot(
-        state, agent="desk", sdk_version="0.24.0", run_id="r", kind="final", output=[1]
-    )
+    snapshot = python_snapshot(state, agent="desk", sdk_version="0.24.0", run_id="r", kind="final", output=[1])
 
     assert snapshot.state is state
     assert (snapshot.sdk, snapshot.sdk_version, snapshot.schema_version) == ("python", "0.24.0", "1.21")

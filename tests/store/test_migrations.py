@@ -57,9 +57,7 @@ def test_every_table_and_column_has_a_comment(database: Database) -> None:
     tables.reflect(database.engine)
 
     silent = [table.name for table in tables.tables.values() if not table.comment]
-    silent += [
-        str(column) for table in tables.tables.values() for column in table.columns if not column.comment
-    ]
+    silent += [str(column) for table in tables.tables.values() for column in table.columns if not column.comment]
 
     assert "timestep.alembic_version" in tables.tables
     assert silent == []
@@ -85,8 +83,7 @@ def test_eight_processes_migrate_at_once_and_one_does_it(new_url: Callable[[], s
     command = [sys.executable, "-c", MIGRATE, url]
     pipe = subprocess.PIPE
     starters = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=checkout)
-        for _ in range(8)
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=checkout) for _ in range(8)
     ]
     for starter in starters:
         assert starter.stdout is not None
@@ -113,9 +110,7 @@ def test_a_database_without_a_schema_is_refused_until_it_is_migrated(empty_datab
 def test_an_older_schema_is_refused_with_both_revisions(database: Database) -> None:
     set_revision(database, "0000")
 
-    with pytest.raises(
-        DatabaseNotReadyError, match=rf"is at schema revision 0000.* needs {HEAD_REVISION}"
-    ) as refusal:
+    with pytest.raises(DatabaseNotReadyError, match=rf"is at schema revision 0000.* needs {HEAD_REVISION}") as refusal:
         check_schema(database)
     assert "timestep db migrate" in refusal.value.hint
 
@@ -127,9 +122,7 @@ def test_a_newer_schema_is_refused_with_both_revisions(
 ) -> None:
     set_revision(database, revision)
 
-    with pytest.raises(
-        DatabaseNotReadyError, match=rf"{revision}, newer than .* knows {HEAD_REVISION}"
-    ) as refusal:
+    with pytest.raises(DatabaseNotReadyError, match=rf"{revision}, newer than .* knows {HEAD_REVISION}") as refusal:
         verb(database)
     assert "upgrade" in refusal.value.hint.lower()
 
@@ -166,17 +159,13 @@ def test_a_database_that_does_not_answer_is_named_without_its_password() -> None
 def test_the_schema_page_is_current(database: Database, checkout: Path) -> None:
     command = [sys.executable, "docs/generate_schema.py", "--check", "--database-url", database.url]
     environment = {"PYTHONPATH": str(checkout)}
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=checkout, env=environment, check=False
-    )
+    result = subprocess.run(command, capture_output=True, text=True, cwd=checkout, env=environment, check=False)
 
     assert (result.returncode, result.stderr) == (0, "")
 
 
 def set_revision(database: Database, revision: str) -> None:
     def change(connection: sa.Connection) -> None:
-        connection.execute(
-            sa.text(f"update {SCHEMA}.alembic_version set version_num = :new"), {"new": revision}
-        )
+        connection.execute(sa.text(f"update {SCHEMA}.alembic_version set version_num = :new"), {"new": revision})
 
     database.run_sync(change)

@@ -32,9 +32,7 @@ class Desk:
             self.refunded.append(order)
             return "refunded"
 
-        self.model = ScriptedModel(
-            [[function_call("refund", {"order": "7"}, call_id="call_1")]] if not answers else []
-        )
+        self.model = ScriptedModel([[function_call("refund", {"order": "7"}, call_id="call_1")]] if not answers else [])
         for answer in answers:
             self.model.enqueue([assistant_message(answer)])
         self.agent: Agent[Any] = Agent(name="desk", model=self.model, tools=[refund])

@@ -42,9 +42,7 @@ def test_making_one_loads_no_agents_sdk_and_opens_no_database(checkout: Path) ->
         "from timestep.store import current; assert current._current is None;"
         "assert 'agents' not in sys.modules"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout, check=False)
 
     assert (result.stdout, result.stderr) == ("Session('mine')\n", "")
 

@@ -1,0 +1,153 @@
+"""The rows that a run leaves: stored once however often the transaction is repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from timestep.store.agents import AgentDefinition, find_definition, insert_definitions
+from timestep.store.approvals import Approval, insert_approvals, open_approvals
+from timestep.store.connection import Database
+from timestep.store.executors import Executor, delete_executor, insert_executor, list_executors
+from timestep.store.tables import approvals
+from timestep.store.tool_calls import ToolCall, insert_tool_calls, list_tool_calls
+from timestep.store.usage import ModelCallUsage, insert_usage, list_usage
+
+NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+
+CALL = ToolCall(
+    run_id="r",
+    call_key="1:call_1",
+    segment=1,
+    agent="desk",
+    tool="refund",
+    call_id="call_1",
+    arguments='{"order": 7}',
+    result={"refunded": True},
+    started_at=NOON,
+    finished_at=NOON + timedelta(seconds=1),
+)
+USAGE = ModelCallUsage(
+    run_id="r",
+    step="model_turn:1:desk",
+    segment=1,
+    agent="desk",
+    model="gpt",
+    provider=None,
+    requests=2,
+    input_tokens=2**40,
+    cached_tokens=1,
+    output_tokens=3,
+    reasoning_tokens=0,
+    created_at=NOON,
+)
+APPROVAL = Approval(
+    id="a1",
+    run_id="r",
+    segment=1,
+    session_id=None,
+    agent="desk",
+    tool="refund",
+    call_id="call_1",
+    arguments="{}",
+    arguments_digest="d",
+    expires_at=NOON,
+)
+EXECUTOR = Executor(id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"])
+
+
+def test_a_tool_call_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
+    failed = replace(CALL, call_key="1:call_2", result=None, error={"type": "ValueError"}, attempt=3)
+    database.run_sync(insert_tool_calls, [])
+    database.run_sync(insert_tool_calls, [failed, CALL])
+    database.run_sync(insert_tool_calls, [replace(CALL, result="other")])
+
+    assert database.run_sync(list_tool_calls, "r") == [CALL, failed]
+    assert database.run_sync(list_tool_calls, "nobody") == []
+
+
+def test_arguments_that_text_cannot_hold_are_stored_as_escapes(database: Database) -> None:
+    database.run_sync(insert_tool_calls, [replace(CALL, arguments='{"a": "\x00\ud800"}')])
+    database.run_sync(insert_approvals, [replace(APPROVAL, arguments='{"a": "\x00\ud800"}')])
+
+    assert database.run_sync(list_tool_calls, "r")[0].arguments == '{"a": "\\u0000\\ud800"}'
+    assert database.run_sync(open_approvals, "r")[0].arguments == '{"a": "\\u0000\\ud800"}'
+
+
+def test_usage_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
+    priced = replace(USAGE, step="model_turn:2:desk", cost_micro_usd=2**40, created_at=NOON + timedelta(seconds=1))
+    database.run_sync(insert_usage, [])
+    database.run_sync(insert_usage, [priced, USAGE])
+    database.run_sync(insert_usage, [replace(USAGE, input_tokens=0)])
+
+    assert database.run_sync(list_usage, "r") == [USAGE, priced]
+
+
+def test_open_approvals_are_those_that_nobody_decided(database: Database) -> None:
+    database.run_sync(insert_approvals, [])
+    database.run_sync(insert_approvals, [APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
+    database.run_sync(decide, "a2")
+    database.run_sync(insert_approvals, [APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
+
+    (still_open,) = database.run_sync(open_approvals, "r")
+    assert still_open == replace(APPROVAL, asked_at=still_open.asked_at)
+    assert still_open.asked_at is not None
+    assert still_open.asked_at.tzinfo is UTC
+    assert database.run_sync(open_approvals, "nobody") == []
+
+
+def test_a_definition_is_stored_once_by_its_hash(database: Database) -> None:
+    definition = AgentDefinition(hash="h1", name="desk", definition={"model": "gpt", "tools": ["refund"]})
+    database.run_sync(insert_definitions, [])
+    database.run_sync(insert_definitions, [definition])
+    database.run_sync(insert_definitions, [replace(definition, name="other"), replace(definition, hash="h0")])
+
+    assert database.run_sync(find_definition, "h1") == definition
+    assert database.run_sync(find_definition, "h0") == replace(definition, hash="h0")
+    assert database.run_sync(find_definition, "none") is None
+
+
+def test_an_executor_that_registers_again_is_brought_up_to_date(database: Database) -> None:
+    database.run_sync(insert_executor, EXECUTOR)
+    (first,) = database.run_sync(list_executors)
+    database.run_sync(insert_executor, replace(EXECUTOR, agents=["desk"]))
+    database.run_sync(insert_executor, replace(EXECUTOR, id="e2"))
+
+    assert first == replace(EXECUTOR, started_at=first.started_at)
+    rows = database.run_sync(list_executors)
+    assert [(row.id, list(row.agents)) for row in rows] == [("e1", ["desk"]), ("e2", ["desk", "clerk"])]
+    database.run_sync(delete_executor, "e1")
+    database.run_sync(delete_executor, "e1")
+    assert [row.id for row in database.run_sync(list_executors)] == ["e2"]
+
+
+@pytest.mark.parametrize("column", ["result", "error"])
+def test_nothing_is_stored_as_sql_null_not_as_json_null(database: Database, column: str) -> None:
+    database.run_sync(insert_tool_calls, [replace(CALL, result=None)])
+    count = database.run_sync(
+        lambda connection: connection.execute(
+            sa.text(f"select count(*) from timestep.tool_calls where {column} is null")
+        ).scalar_one()
+    )
+
+    assert count == 1
+
+
+def test_times_are_read_as_utc_whatever_the_server_says(database: Database) -> None:
+    database.run_sync(insert_tool_calls, [CALL])
+
+    def read_in_berlin(connection: sa.Connection) -> list[ToolCall]:
+        connection.exec_driver_sql("set local time zone 'Europe/Berlin'")
+        return list_tool_calls(connection, "r")
+
+    (call,) = database.run_sync(read_in_berlin)
+    assert call.started_at is not None
+    assert call.started_at == NOON
+    assert call.started_at.tzinfo is UTC
+
+
+def decide(connection: sa.Connection, approval_id: str) -> None:
+    connection.execute(sa.update(approvals).where(approvals.c.id == approval_id).values(status="approved"))
