@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from dbos import DBOSClient, EnqueueOptions, SetWorkflowID
 
 from timestep.errors import RunNotFoundError, RunStateError
-from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, segment_id
+from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, segment_id
 from timestep.records import Run, RunRequest, RunStatus
+from timestep.serializer import JournalSerializer, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
+from timestep.store.json_text import dump_json
 from timestep.store.runs import StoredRun, insert_run
 
 POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
+
+
+def connect_client(database: Database, *, name: str) -> DBOSClient:
+    """Return a client of DBOS for the application `name`, on the connections of `database`.
+
+    Both schemas must be there. It reads and writes JSON; pickles are refused.
+    """
+    refuse_pickles()
+    return DBOSClient(
+        system_database_url=sqlalchemy_url(database),
+        system_database_engine=database.engine,
+        dbos_system_schema=DBOS_SCHEMA,
+        serializer=JournalSerializer(),
+        use_listen_notify=True,
+        application_name=name,
+    )
+
+
+def sqlalchemy_url(database: Database) -> str:
+    """Return the database's url as SQLAlchemy writes it."""
+    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def digest_of(request: RunRequest) -> str:
+    """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
+    same = {
+        "agent": request.agent,
+        "input": request.input_items,
+        "session": request.session_id,
+        "context": request.context,
+    }
+    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
 
 
 def enqueue_run(
@@ -171,8 +207,20 @@ def full_run_id(database: Database, text: str) -> str:
     raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
 
 
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {key: _sorted(fields[key]) for key in sorted(fields)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in cast("list[Any]", value)]
+    return value
+
+
 def _changed(run_id: str) -> RunStateError:
     return RunStateError(f"The run {run_id!r} changed at this moment.", hint="Look at it, then try again.")
 
 
-__all__ = ["cancel_run", "enqueue_run", "find_runs", "full_run_id", "resume_run", "wait_run"]
+__all__ = [
+    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "resume_run",
+    "sqlalchemy_url", "wait_run",
+]  # fmt: skip

@@ -12,12 +12,12 @@ from agents import AgentOutputSchemaBase, RunResult
 from agents.version import __version__ as sdk_version
 from pydantic import TypeAdapter
 
-from timestep.durable.journal import encode_error
 from timestep.durable.run import Outcome
 from timestep.durable.scope import Segment
 from timestep.errors import InvalidInputError, ToolResultError
 from timestep.records import RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
+from timestep.serializer import encode_error
 from timestep.store.approvals import Approval
 from timestep.store.json_text import dump_json
 from timestep.store.runs import Closing, StoredRun

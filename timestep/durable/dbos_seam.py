@@ -14,11 +14,11 @@ from typing import Any
 import dbos._context as dbos_context
 import dbos._dbos as dbos_dbos
 import dbos._recovery as dbos_recovery
-import dbos._serialization as dbos_serialization
 from dbos import DBOS
 from dbos._context import DBOSContext
+from sqlalchemy import Engine
 
-from timestep.errors import JournalFormatError, UnsupportedError
+from timestep.errors import UnsupportedError
 
 LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
@@ -118,6 +118,11 @@ def executor_pool() -> Any:
     return _instance()._executor
 
 
+def system_engine() -> Engine:
+    """Return the engine with which DBOS reads and writes; for counting statements."""
+    return _instance()._sys_db.engine
+
+
 def is_constructed() -> bool:
     """Whether a DBOS instance exists in this process."""
     return dbos_dbos._dbos_global_instance is not None
@@ -133,21 +138,6 @@ def configured_database_url() -> str | None:
     """Return the system database url of the DBOS instance that the program itself has made, if any."""
     instance = dbos_dbos._dbos_global_instance
     return instance._config.get("system_database_url") if instance is not None else None
-
-
-def refuse_pickles() -> None:
-    """Make DBOS refuse rows that are marked as pickles, in this process's executors and clients.
-
-    DBOS unpickles such rows whatever serializer is configured, so who may write a row could run code here.
-    """
-
-    def refuse(*arguments: Any) -> Any:
-        raise JournalFormatError(
-            "A stored value is marked as a Python pickle; it is refused, never loaded.",
-            hint="It was written by another program. Give Timestep a database of its own, or delete the workflow.",
-        )
-
-    dbos_serialization.DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
 
 
 def _instance() -> DBOS:
@@ -166,5 +156,4 @@ def _check(function: Callable[..., Any], parameters: list[str]) -> None:
 _check(dbos_context.get_local_dbos_context, [])
 _check(dbos_context._set_local_dbos_context, ["ctx"])
 _check(dbos_recovery.recover_pending_workflows, ["dbos", "executor_ids"])
-_check(dbos_serialization.DefaultSerializer.deserialize, ["cls", "serialized_data"])
 _check(DBOSContext.snapshot_step_ctx, ["self", "reserve_sleep_id"])

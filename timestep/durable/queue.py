@@ -9,9 +9,9 @@ from typing import Any
 from agents import Agent, RunConfig
 from dbos import DBOS
 
-from timestep.client import enqueue_run
+from timestep.client import digest_of, enqueue_run
 from timestep.durable.engine import engine, ensure_engine
-from timestep.durable.request import build_request, digest_of
+from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.start import Input, entry_of, given, read_result, session_of
 from timestep.durable.threads import run_in_thread

@@ -76,17 +76,6 @@ def build_request(
     )
 
 
-def digest_of(request: RunRequest) -> str:
-    """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
-    same = {
-        "agent": request.agent,
-        "input": request.input_items,
-        "session": request.session_id,
-        "context": request.context,
-    }
-    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
-
-
 def check_input(input_items: Any) -> Any:
     """Return the input of a run as JSON: text, a list of items, or `{"$run_state": ...}`.
 
@@ -230,12 +219,3 @@ def _is_json(value: Any) -> bool:
     except InvalidInputError:
         return False
     return True
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {key: _sorted(fields[key]) for key in sorted(fields)}
-    if isinstance(value, list):
-        return [_sorted(item) for item in cast("list[Any]", value)]
-    return value

@@ -11,12 +11,12 @@ from agents.usage import Usage
 from timestep.durable import agents_seam
 from timestep.durable.close import load_output
 from timestep.durable.definition import reachable_agents
-from timestep.durable.journal import decode_error
 from timestep.durable.registry import RegisteredAgent
 from timestep.durable.run import Outcome, load_state
 from timestep.errors import AgentNotRegisteredError, RunCancelledError, RunFailedError, RunTimedOutError
 from timestep.records import RunStatus
 from timestep.run_state.envelope import Snapshot
+from timestep.serializer import decode_error
 from timestep.store.runs import StoredRun
 
 TIMEOUT = "timeout"

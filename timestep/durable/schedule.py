@@ -12,8 +12,9 @@ from agents import Agent, RunConfig
 from croniter import croniter
 from dbos import DBOS
 
+from timestep.client import digest_of
 from timestep.durable.engine import is_engine_launched
-from timestep.durable.request import build_request, digest_of
+from timestep.durable.request import build_request
 from timestep.durable.start import Input, entry_of, given, plain, session_of
 from timestep.durable.threads import run_in_thread
 from timestep.durable.workflow import registered

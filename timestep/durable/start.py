@@ -11,11 +11,11 @@ from agents import Agent, RunConfig, RunState
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
-from timestep.client import wait_run, wait_started
+from timestep.client import digest_of, wait_run, wait_started
 from timestep.durable import dbos_seam
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
-from timestep.durable.request import build_request, digest_of
+from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult, result_of_outcome, result_of_stored
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.workflow import expecting, registered

@@ -12,7 +12,8 @@ from dbos import StepReservation
 from dbos import error as dbos_error
 
 from timestep.durable.gate import gate
-from timestep.durable.journal import Json, check_size, decode_error, encode_error
+from timestep.durable.journal import Json, check_size
+from timestep.serializer import decode_error, encode_error
 
 Envelope = dict[str, Json]
 

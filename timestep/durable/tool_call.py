@@ -18,11 +18,12 @@ from agents.tool_context import ToolContext
 from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import emit
-from timestep.durable.journal import check_size, decode_value, encode_error, encode_value
+from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.threads import tool_body
 from timestep.errors import ToolResultError, UnsupportedError
+from timestep.serializer import encode_error
 
 log = logging.getLogger("timestep")
 

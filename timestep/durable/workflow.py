@@ -10,12 +10,12 @@ from typing import Any
 
 from dbos import DBOS
 
+from timestep.client import digest_of, enqueue_run
 from timestep.durable import dbos_seam
 from timestep.durable.close import closing_of
 from timestep.durable.engine import engine
 from timestep.durable.events import emit
 from timestep.durable.registry import RegisteredAgent, find_agent
-from timestep.durable.request import digest_of
 from timestep.durable.run import Outcome, run_segment
 from timestep.durable.scope import Scope, Segment
 from timestep.durable.step import StepFailure, is_history_change
@@ -88,8 +88,6 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
 
 async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
     """Start the run of one tick and return its id, `<schedule>:<time>`. One step, `start_run`, idempotent by the id."""
-    from timestep.client import enqueue_run
-
     run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
     request = RunRequest(run_id=run_id, **context["request"])
 

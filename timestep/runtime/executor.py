@@ -29,13 +29,12 @@ from timestep.durable.registry import registered_names
 from timestep.errors import ExecutorIdInUseError
 from timestep.settings import Settings
 from timestep.store.connection import Database
+from timestep.store.executors import LOCK_PREFIX, insert_executor
 from timestep.store.executors import Executor as ExecutorRow
-from timestep.store.executors import insert_executor
 
 log = logging.getLogger("timestep")
 
 TICK_SECONDS = 1.0
-LOCK_PREFIX = "timestep-executor:"
 
 _FREE = """
 select e.id, e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,

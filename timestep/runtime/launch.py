@@ -10,12 +10,12 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from dbos import DBOS, DBOSClient, DBOSConfig
+from dbos import DBOS, DBOSConfig
 
+from timestep.client import connect_client, sqlalchemy_url
 from timestep.durable import dbos_seam, runner
 from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
-from timestep.durable.journal import JournalSerializer
 from timestep.durable.queue import ensure_own_queues
 from timestep.durable.schedule import apply_waiting_schedules
 from timestep.durable.threads import run_in_thread
@@ -24,6 +24,7 @@ from timestep.errors import DatabaseNotReadyError
 from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
+from timestep.serializer import JournalSerializer, refuse_pickles
 from timestep.settings import (
     Settings,
     current_settings,
@@ -152,7 +153,7 @@ def _launch() -> None:
     version = application_version_of(settings)
     atexit.unregister(cleanup_dbos)
     atexit.register(cleanup_dbos)  # after the embedded server's own: exit handlers run last in, first out
-    dbos_seam.refuse_pickles()
+    refuse_pickles()
     runner.install()
     gate.is_open, gate.is_fenced = True, False
     executor = Executor(database, settings, version=version, gate=gate)
@@ -161,7 +162,7 @@ def _launch() -> None:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
         register_workflows()
         DBOS.launch()
-        client = _client(database)
+        client = connect_client(database, name=settings.name)
         set_engine(
             Engine(
                 settings=settings,
@@ -193,7 +194,7 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
         kwargs["creator"] = database.creator
     return {
         "name": settings.name,
-        "system_database_url": _sqlalchemy_url(database),
+        "system_database_url": sqlalchemy_url(database),
         "dbos_system_schema": DBOS_SCHEMA,
         "executor_id": executor_id,
         "application_version": version,
@@ -205,21 +206,6 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
         "log_level": settings.log_level,
         "scheduler_polling_interval_sec": 1.0,
     }
-
-
-def _client(database: Database) -> DBOSClient:
-    return DBOSClient(
-        system_database_url=_sqlalchemy_url(database),
-        system_database_engine=database.engine,
-        dbos_system_schema=DBOS_SCHEMA,
-        serializer=JournalSerializer(),
-        use_listen_notify=True,
-        application_name=current_settings().name,
-    )
-
-
-def _sqlalchemy_url(database: Database) -> str:
-    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _stop(executor: Executor, launched: Engine) -> None:

@@ -26,6 +26,9 @@ class Executor:
     free_since: datetime | None = None
 
 
+LOCK_PREFIX = "timestep-executor:"
+"""An executor holds the session lock `hashtextextended(LOCK_PREFIX || id, 0)` while it lives."""
+
 _COLUMNS = tuple(executors.c[name] for name in Executor.__dataclass_fields__)
 
 
@@ -53,3 +56,17 @@ def list_executors(connection: sa.Connection) -> list[Executor]:
     """Return every executor that has a row, dead ones included, the oldest first."""
     query = sa.select(*_COLUMNS).order_by(executors.c.started_at, executors.c.id)
     return [Executor(**row) for row in connection.execute(query).mappings()]
+
+
+def list_live_executors(connection: sa.Connection) -> list[Executor]:
+    """Return the executors that hold their lock now, the oldest first."""
+    held = sa.text(
+        "select (l.classid::bigint << 32) | l.objid::bigint from pg_locks l "
+        "where l.locktype = 'advisory' and l.granted and l.objsubid = 1 "
+        "and l.database = (select oid from pg_database where datname = current_database())"
+    )
+    keys = set(connection.execute(held).scalars())
+    key = sa.func.hashtextextended(sa.literal(LOCK_PREFIX) + executors.c.id, 0)
+    query = sa.select(key, *_COLUMNS).order_by(executors.c.started_at, executors.c.id)
+    return [Executor(**dict(zip(Executor.__dataclass_fields__, row, strict=True)))
+            for held_key, *row in connection.execute(query) if held_key in keys]  # fmt: skip
