@@ -120,9 +120,14 @@ def registered(name: str) -> Callable[..., Any]:
     return _workflows[name]
 
 
+_stored_definitions: set[tuple[str, str]] = set()
+"""Database and hash of the agent definitions that this process has stored."""
+
+
 async def _start(run_id: str, number: int, work: dict[str, Any], entry: RegisteredAgent | None) -> StartedSegment:
     request = RunRequest(run_id=run_id, **work["request"]) if "request" in work else None
-    return await engine().database.run_until_done(
+    known = (engine().database.display_url, entry.definition.hash if entry else "")
+    started = await engine().database.run_until_done(
         start_segment,
         run_id=run_id,
         segment=number,
@@ -131,8 +136,11 @@ async def _start(run_id: str, number: int, work: dict[str, Any], entry: Register
         executor_id=engine().executor_id,
         application_version=engine().application_version,
         definition=entry.definition if entry else None,
+        is_definition_stored=known in _stored_definitions,
         parent=work.get("parent"),
     )
+    _stored_definitions.add(known)
+    return started
 
 
 async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment, workflow_id: str) -> Outcome:

@@ -99,6 +99,7 @@ def start_segment(
     executor_id: str,
     application_version: str,
     definition: AgentDefinition | None,
+    is_definition_stored: bool = False,
     parent: str | None = None,
 ) -> StartedSegment:
     """Note that a segment executes here now, and read what it starts from.
@@ -109,7 +110,7 @@ def start_segment(
     Raises:
         RunNotFoundError: there is no row and no request.
     """
-    if definition is not None:
+    if definition is not None and not is_definition_stored:
         insert_definitions(connection, [definition])
     # A row that is there tells its own session; the one that is made here has the request's.
     last: Any = _last_position()
@@ -166,18 +167,6 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
 
     Return False, and change nothing, when the segment is closed already or the run was cancelled meanwhile.
     """
-    is_open = sa.select(runs.c.id).where(
-        runs.c.id == closing.run_id, runs.c.status == "running", runs.c.closed_segment < closing.segment
-    )
-    if connection.execute(is_open.with_for_update()).first() is None:
-        return False
-    if closing.session_id:
-        append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
-    if closing.snapshot is not None:
-        save_snapshot(connection, closing.snapshot)
-    insert_tool_calls(connection, closing.tool_calls)
-    insert_usage(connection, closing.model_calls)
-    insert_approvals(connection, closing.approvals)
     change = {
         "status": closing.status,
         "reason": closing.reason,
@@ -192,9 +181,19 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
             runs.c.session_items_stored + len(closing.session_items) if closing.status == "failed" else 0
         ),
     }
-    if closing.model_calls:
-        change |= {name: _used(name) for name in TokenUsage.__dataclass_fields__}
-    connection.execute(sa.update(runs).where(runs.c.id == closing.run_id).values(change))
+    is_open = sa.and_(runs.c.id == closing.run_id, runs.c.status == "running", runs.c.closed_segment < closing.segment)
+    fresh = _fresh_calls(connection, closing)
+    for name in TokenUsage.__dataclass_fields__:
+        change[name] = runs.c[name] + sum(getattr(call, name) for call in fresh)
+    if connection.execute(sa.update(runs).where(is_open).values(change)).rowcount != 1:
+        return False
+    if closing.session_id:
+        append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
+    if closing.snapshot is not None:
+        save_snapshot(connection, closing.snapshot)
+    insert_tool_calls(connection, closing.tool_calls)
+    insert_usage(connection, fresh)
+    insert_approvals(connection, closing.approvals)
     return True
 
 
@@ -398,10 +397,12 @@ def _stored(row: Any) -> StoredRun:
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 
 
-def _used(name: str) -> Any:
-    """Sum a counter over the run's model calls, so that a turn which a later segment replays counts once."""
-    total = sa.func.coalesce(sa.func.sum(usage.c[name]), 0)
-    return sa.select(total).where(usage.c.run_id == runs.c.id).correlate(runs).scalar_subquery()
+def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:
+    """Return the model calls that no segment has stored: one that replays a copied journal brings its calls again."""
+    if closing.segment == 1:
+        return list(closing.model_calls)
+    known = set(connection.execute(sa.select(usage.c.step).where(usage.c.run_id == closing.run_id)).scalars())
+    return [call for call in closing.model_calls if call.step not in known]
 
 
 def _last_position() -> Any:
