@@ -1,7 +1,7 @@
 """Live output of a run: events written to the run's DBOS stream, in batches, from inside its steps.
 
 An event is a JSON object with `type`, `turn`, `attempt` and `path` (empty at the top, `<turn>:<call>/` inside a
-sub-agent). Types: `text_delta` {text, agent}, `turn_finished` {agent, usage, seconds},
+sub-agent). Types: `text_delta` {text, agent}, `turn_finished` {agent, model, usage, seconds},
 `tool_started` {tool, call_id, arguments}, `tool_finished` {tool, call_id, is_error}, `run_finished` {status, reason}.
 A stream entry is a list of events; the number of an entry is its offset. A repeated attempt of a turn writes its
 events again under a newer `attempt`, which replaces the older one's.

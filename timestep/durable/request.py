@@ -52,6 +52,7 @@ def build_request(
     run_config: RunConfig | Mapping[str, Any] | None = None,
     timeout_seconds: float | None = None,
     stream: bool = False,
+    model: str | None = None,
 ) -> RunRequest:
     """Return the request of a run, all of it JSON.
 
@@ -73,6 +74,7 @@ def build_request(
         run_config=_stored_config(entry, run_config),
         timeout_seconds=timeout_seconds,
         stream=stream,
+        model=model,
     )
 
 

@@ -49,6 +49,7 @@ async def run_agent_workflow(
     context: Any = None,
     max_turns: int | None = None,
     run_config: RunConfig | Mapping[str, Any] | None = None,
+    model: str | None = None,
 ) -> DurableRunResult:
     """Run an agent durably and return its result.
 
@@ -68,6 +69,7 @@ async def run_agent_workflow(
         context: The run context: JSON-able, or of the class registered with `context_type`.
         max_turns: Limit of turns, 10 when absent.
         run_config: What of it is code belongs to `register_agents(..., run_config=...)`.
+        model: Name of the model of this run, instead of those of its agents.
 
     Raises:
         InvalidInputError: a parameter is malformed or cannot survive the process; nothing was stored.
@@ -93,6 +95,7 @@ async def run_agent_workflow(
         run_config=run_config,
         timeout_seconds=timeout_seconds,
         stream=stream,
+        model=model,
     )
     result = await _run(entry, request)
     if isinstance(state_store, RunStateStore) and result.interruptions:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
@@ -88,11 +88,14 @@ def configure_dbos(
     return Done()
 
 
-def ensure_dbos_launched() -> Done:
+def ensure_dbos_launched(*, queues: Sequence[str] | None = None) -> Done:
     """Launch the engine if it is not launched. Acts at once, also under a running event loop; may be awaited.
 
     Starts the embedded server when no database is configured, migrates both schemas, and takes over at once what an
     earlier start of this program left.
+
+    Args:
+        queues: The queues from which this process takes runs, () for none; every queue when absent.
 
     Raises:
         DatabaseNotReadyError: no database answers, or its schema does not fit.
@@ -100,7 +103,7 @@ def ensure_dbos_launched() -> Done:
     """
     with _lock:
         if not is_engine_launched():
-            run_in_thread(_launch)
+            run_in_thread(lambda: _launch(queues))
     return Done()
 
 
@@ -146,7 +149,7 @@ def application_version_of(settings: Settings) -> str:
     return f"{settings.name}:{DURABLE_VERSION}:{settings.application_version or '1'}"
 
 
-def _launch() -> None:
+def _launch(queues: Sequence[str] | None) -> None:
     global _executor
     settings = current_settings()
     database = current_database()
@@ -160,6 +163,8 @@ def _launch() -> None:
     executor.start()
     try:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
+        if queues is not None:
+            DBOS.listen_queues(queues)
         register_workflows()
         DBOS.launch()
         client = connect_client(database, name=settings.name)
@@ -184,7 +189,7 @@ def _launch() -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    executor.launched([executor.tell_agents_when_changed, Chores(database, client).do_all])
+    executor.launched([executor.tell_agents_when_changed, Chores(database, client, executor_id=executor.id).do_all])
     _executor = executor
 
 
