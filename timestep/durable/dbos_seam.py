@@ -16,6 +16,7 @@ import dbos._dbos as dbos_dbos
 import dbos._recovery as dbos_recovery
 from dbos import DBOS
 from dbos._context import DBOSContext
+from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Engine
 
 from timestep.errors import UnsupportedError
@@ -93,6 +94,21 @@ def recover_executors(executor_ids: Iterable[str]) -> int:
     """
     handles = dbos_recovery.recover_pending_workflows(_instance(), list(executor_ids))
     return len(handles)
+
+
+def recover_lost(executor_id: str, suspects: Iterable[str]) -> set[str]:
+    """Put workflows of this executor that nothing executes back on the internal queue.
+
+    A workflow is lost when the event loop that executed it has ended while the process lives on. Only those that
+    were suspects at the last look are put back: one that was just claimed is not active yet. Return the suspects of
+    this look.
+    """
+    found = DBOS.list_workflows(status="PENDING", executor_id=executor_id, load_input=False, load_output=False)
+    active = set(active_workflow_ids())
+    lost = {workflow.workflow_id for workflow in found} - active
+    for workflow_id in lost & set(suspects):
+        _instance()._sys_db.reenqueue_for_recovery(workflow_id, [executor_id], INTERNAL_QUEUE_NAME)
+    return lost
 
 
 def pending_of_executor(executor_id: str) -> int:

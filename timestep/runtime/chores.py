@@ -7,6 +7,7 @@ import time
 from dbos import DBOSClient
 
 from timestep.client import cancel_run
+from timestep.durable import dbos_seam
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunStateError
@@ -28,8 +29,9 @@ LOOSE_ENDS_SECONDS = 10
 class Chores:
     """The chores of one executor."""
 
-    def __init__(self, database: Database, client: DBOSClient) -> None:
-        self._database, self._client = database, client
+    def __init__(self, database: Database, client: DBOSClient, *, executor_id: str) -> None:
+        self._database, self._client, self._executor_id = database, client, executor_id
+        self._suspects: set[str] = set()
         self._compared_at = time.monotonic()
 
     def do_all(self) -> None:
@@ -39,6 +41,7 @@ class Chores:
         if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
             self._compared_at = time.monotonic()
             self._tie_loose_ends()
+            self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
 
     def _cancel_overdue(self) -> None:
         for run_id in self._database.run_sync(overdue_runs):
