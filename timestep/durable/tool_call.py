@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agents import FunctionTool
+from agents import FunctionTool, default_tool_error_function
 from agents.tool_context import ToolContext
 
 from timestep.durable import agents_seam, dbos_seam
@@ -86,6 +86,8 @@ async def invoke_function_tool(
             text = await agents_seam.tool_failure_text(function_tool=function_tool, context=context, error=error)
             if text is None:
                 raise
+            if text == default_tool_error_function(context, error):  # says nothing, for fear of secrets; ours has none
+                text = error.message
             return {"ok": text, "is_sdk_error": True}
         return {
             "ok": output,
