@@ -20,7 +20,13 @@ from timestep.durable.queue import ensure_own_queues
 from timestep.durable.schedule import apply_waiting_schedules
 from timestep.durable.threads import run_in_thread
 from timestep.durable.workflow import register_workflows
-from timestep.errors import DatabaseNotReadyError
+from timestep.errors import (
+    AgentNotRegisteredError,
+    DatabaseNotReadyError,
+    ExecutorFencedError,
+    HistoryChangedError,
+    RunCancelledError,
+)
 from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
@@ -40,6 +46,19 @@ log = logging.getLogger("timestep")
 DRAIN_SECONDS = 30
 _lock = threading.RLock()
 _executor: Executor | None = None
+
+
+class _ExpectedEnds(logging.Filter):
+    """Drop what DBOS logs about ends of segments that are no failures: parked, cancelled, fenced."""
+
+    _EXPECTED = (AgentNotRegisteredError, ExecutorFencedError, HistoryChangedError, RunCancelledError)
+    _TEXTS = ("was cancelled during execution", "outcome was not recorded", "is no longer owned by this execution")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], self._EXPECTED):
+            return False
+        text = record.getMessage()
+        return not any(part in text for part in self._TEXTS)
 
 
 class Done:
@@ -166,6 +185,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         if queues is not None:
             DBOS.listen_queues(queues)
         register_workflows()
+        _quieten()
         DBOS.launch()
         client = connect_client(database, name=settings.name)
         set_engine(
@@ -191,6 +211,12 @@ def _launch(queues: Sequence[str] | None) -> None:
         raise
     executor.launched([executor.tell_agents_when_changed, Chores(database, client, executor_id=executor.id).do_all])
     _executor = executor
+
+
+def _quieten() -> None:
+    dbos_log = logging.getLogger("dbos")
+    if not any(isinstance(each, _ExpectedEnds) for each in dbos_log.filters):
+        dbos_log.addFilter(_ExpectedEnds())
 
 
 def _config(settings: Settings, database: Database, *, executor_id: str, version: str) -> DBOSConfig:
