@@ -77,7 +77,10 @@ def encode_error(error: BaseException) -> dict[str, Json]:
         "module": type(error).__module__,
         "message": message,
     }
-    arguments = [value if not json_problem(value) else repr(value) for value in error.args]
+    given: Any = error.args
+    if isinstance(error, OSError) and type(error).__module__ == "builtins":
+        given = error.__reduce__()[1]  # the file name is not among `args`
+    arguments = [value if not json_problem(value) else repr(value) for value in given]
     if arguments != [message]:
         envelope["args"] = arguments
     if fields:
@@ -89,13 +92,14 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
     """Return the error of an envelope, of its own class where this process has loaded it, else RunFailedError.
 
     The class is looked up among the modules that are loaded already; nothing is imported by a name from the
-    database, and no constructor of the class runs.
+    database, and no constructor of a class runs that is not Python's own.
     """
     kind = getattr(sys.modules.get(envelope.get("module", ""), builtins), envelope.get("type", ""), None)
     message = envelope.get("message", "")
     if isinstance(kind, type) and issubclass(kind, Exception):
-        error = kind.__new__(kind)
-        error.args = tuple(envelope.get("args", [message]))
+        error = _bare_error(kind, tuple(envelope.get("args", [message])))
+        if error is None:
+            return RunFailedError(f"{kind.__name__}: {message}")
         for key, value in envelope.get("fields", {}).items():
             _set_field(error, key, value)
         for base in kind.__mro__:  # declared fields that could not be stored are None, not missing
@@ -135,6 +139,18 @@ def _without_dates(data: Any) -> Any:
         ]
         return fields | {"args": tuple(args)}
     return data
+
+
+def _bare_error(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    """Return an error with its `args` alone; None for a class that cannot be made without its constructor."""
+    try:
+        if kind.__module__ == "builtins":  # some keep their values outside `args`, such as UnicodeEncodeError
+            return kind(*args)
+        error = kind.__new__(kind)
+    except (TypeError, ValueError):
+        return None
+    error.args = args
+    return error
 
 
 def _set_field(error: Exception, key: str, value: Json) -> None:
