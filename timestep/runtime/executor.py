@@ -66,7 +66,9 @@ def process_space() -> str:
 class Executor:
     """This process as an executor."""
 
-    def __init__(self, database: Database, settings: Settings, *, version: str, gate: Gate) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, *, version: str, gate: Gate, takes_runs: bool = True
+    ) -> None:
         self.id = settings.executor_id or new_executor_id()
         self._database, self._settings, self._version, self._gate = database, settings, version, gate
         self._connection: psycopg.Connection[Any] | None = None
@@ -74,6 +76,7 @@ class Executor:
         self._thread = threading.Thread(target=self._live, name="timestep-executor", daemon=True)
         self._chores: list[Callable[[], None]] = []
         self._has_launched = False
+        self._takes_runs = takes_runs
         self._told: list[str] = []
 
     def start(self) -> None:
@@ -95,7 +98,7 @@ class Executor:
 
     def tell_agents_when_changed(self) -> None:
         """Store the names of the registered agents when they have changed."""
-        if registered_names() != self._told:
+        if self._agents() != self._told:
             self._tell()
 
     def stop(self) -> None:
@@ -118,10 +121,14 @@ class Executor:
             host=socket.gethostname(),
             pid=os.getpid(),
             process_space=process_space(),
-            agents=registered_names(),
+            agents=self._agents(),
         )
         self._database.run_sync(insert_executor, row)
         self._told = list(row.agents)
+
+    def _agents(self) -> list[str]:
+        """Return the agents whose queued runs are executed here."""
+        return registered_names() if self._takes_runs else []
 
     def _live(self) -> None:
         while not self._stop.wait(TICK_SECONDS):

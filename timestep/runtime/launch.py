@@ -178,7 +178,7 @@ def _launch(queues: Sequence[str] | None) -> None:
     refuse_pickles()
     runner.install()
     gate.is_open, gate.is_fenced = True, False
-    executor = Executor(database, settings, version=version, gate=gate)
+    executor = Executor(database, settings, version=version, gate=gate, takes_runs=queues is None or bool(queues))
     executor.start()
     try:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
