@@ -10,8 +10,9 @@ interleaved in one process on one Postgres (the configured one, else the embedde
 (c) timestep    `run_agent_workflow`
 (d) dbos        `dbos-openai-agents` with its tools as steps, when it is installed
 
-The floor that CI holds: (c) - (a) is at most 1.25 x (b). Statements and commits are counted on the connections of
-DBOS and of the store.
+Floors: (c) - (a) is at most 1.25 x (b); (c) is faster than (d); `import timestep` takes at most 50 ms and `timestep
+--help` at most 150 ms over bare Python. Exit code 1 when one is broken. Statements and commits are counted on the
+connections of DBOS and of the store.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import json
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -42,6 +45,7 @@ from timestep.durable.engine import engine
 TURNS = 6
 TOOL_CALLS = 5
 FLOOR = 1.25
+START_FLOORS_MS = {"import timestep": 50, "timestep --help": 150}
 
 
 class InstantModel(Model):
@@ -155,7 +159,9 @@ def dbos_openai_agents() -> Callable[[], Awaitable[Any]] | None:
 
     @DBOS.workflow(name="peer_run")
     async def peer_run() -> str:
-        result = await DBOSRunner.run(peer, "go", run_config=RunConfig(tracing_disabled=True, model_provider=Provider()))
+        result = await DBOSRunner.run(
+            peer, "go", run_config=RunConfig(tracing_disabled=True, model_provider=Provider())
+        )
         return str(result.final_output)
 
     return peer_run
@@ -183,6 +189,7 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
     medians = {name: statistics.median(values) for name, values in times.items()}
     counter = Counter([engine().database.engine, dbos_seam.system_engine()])
     counts = {name: await counter.of(work) for name, work in variants.items() if name != "plain"}
+    starts = measure_starts()
     ratio = (medians["timestep"] - medians["plain"]) / medians["steps"]
     seconds = {name: await many(work, concurrent) for name, work in variants.items() if concurrent}
     report = {
@@ -190,6 +197,7 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
         "overhead_ratio": round(ratio, 3),
         "floor": FLOOR,
         "per_run": counts,
+        "start_ms_over_bare_python": starts,
         "concurrent": {"runs": concurrent, "seconds": {name: round(value, 2) for name, value in seconds.items()}},
     }
     if as_json:
@@ -197,7 +205,26 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
     else:
         show(report)
     timestep.cleanup_dbos()
-    return 0 if ratio <= FLOOR else 1
+    is_fast = all(starts[name] < limit for name, limit in START_FLOORS_MS.items())
+    is_faster_than_peer = "dbos" not in medians or medians["timestep"] < medians["dbos"]
+    return 0 if ratio <= FLOOR and is_fast and is_faster_than_peer else 1
+
+
+def measure_starts(rounds: int = 11) -> dict[str, float]:
+    """Return the median milliseconds that `import timestep` and `timestep --help` take over bare Python."""
+    commands = {
+        "bare": [sys.executable, "-c", ""],
+        "import timestep": [sys.executable, "-c", "import timestep"],
+        "timestep --help": [sys.executable, "-m", "timestep", "--help"],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            times[name].append((time.perf_counter() - started) * 1000)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {name: round(value - medians["bare"], 1) for name, value in medians.items() if name != "bare"}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -208,6 +235,8 @@ def show(report: dict[str, Any]) -> None:
         extra = f"   {counts['statements']:6.1f} statements  {counts['commits']:5.1f} commits" if counts else ""
         print(f"  {name:10} {value:8.2f} ms{extra}")
     print(f"  (timestep - plain) / steps = {report['overhead_ratio']}   floor {FLOOR}")
+    for name, value in report["start_ms_over_bare_python"].items():
+        print(f"  {name:16} {value:6.1f} ms over bare Python   floor {START_FLOORS_MS[name]}")
     for name, value in report["concurrent"]["seconds"].items():
         print(f"  {report['concurrent']['runs']} concurrent {name:10} {value:8.2f} s")
 
