@@ -33,6 +33,8 @@ get_model = sdk_run_loop.get_model
 get_model_settings = sdk_run_loop.get_model_settings
 get_response_with_retry = sdk_model_retry.get_response_with_retry
 stream_response_with_retry = sdk_model_retry.stream_response_with_retry
+evaluate_retry = sdk_model_retry._evaluate_retry
+add_failed_attempts = sdk_model_retry.apply_retry_attempt_usage
 usage_of_response = sdk_run_loop._response_usage_to_usage
 invoke_function_tool = sdk_tool_execution._invoke_function_tool_with_metadata
 tool_failure_text = sdk_tool_execution.maybe_invoke_function_tool_failure_error_function
@@ -226,5 +228,22 @@ _check(
         "timeout",
         "failed_retry_attempts_out",
         "replay_unsafe_request",
+    ],
+)
+_check(add_failed_attempts, ["usage", "failed_attempts"])
+_check(
+    evaluate_retry,
+    [
+        "error",
+        "attempt",
+        "max_retries",
+        "retry_policy",
+        "retry_backoff",
+        "stream",
+        "replay_unsafe_request",
+        "emitted_retry_unsafe_event",
+        "provider_advice",
+        "previous_response_id",
+        "conversation_id",
     ],
 )

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import random
+import itertools
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import openai
 from agents import (
     Agent,
     Model,
@@ -22,34 +21,32 @@ from agents import (
     ModelResponse,
     ModelRetrySettings,
     ModelSettings,
+    ProgrammaticToolCallingTool,
     RunConfig,
 )
-from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryBackoffSettings, retry_policies
+from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from agents.usage import Usage
 from openai.types.responses import Response, ResponseCompletedEvent
+from openai.types.responses.response_usage import ResponseUsage
 from pydantic import TypeAdapter
 
 from timestep.durable import agents_seam
 from timestep.durable.events import TextBatch, emit
+from timestep.durable.model_retry import TRANSIENT_CODES, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
 
-RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
-RETRYABLE_STATUS = (408, 409, 429, 500, 502, 503, 504, 529)
-CUT_STREAM_RETRIES = 2
-"""How often a stream that was cut after its first words is asked for again."""
+log = logging.getLogger("timestep")
 
-DEFAULT_RETRY = ModelRetrySettings(
-    max_retries=4,
-    backoff=ModelRetryBackoffSettings(initial_delay=0.5, max_delay=30.0, multiplier=2.0, jitter=True),
-    policy=retry_policies.any(
-        retry_policies.provider_suggested(),
-        retry_policies.http_status(RETRYABLE_STATUS),
-        retry_policies.network_error(),
-    ),
-)
-"""Retries of a durable run whose agent sets none: rate limits, server errors, time-outs, lost connections."""
+RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
+ONE_ATTEMPT = ModelRetrySettings(max_retries=0)
+"""What the SDK is told: it makes one attempt, and the client of the provider too."""
+
+ARGUMENTS = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
+"""What a model is called with, in the order of its parameters."""
+
+UNSEEN_EVENTS = ("response.created", "response.in_progress")
 
 
 def get_model(agent: Agent[Any], run_config: RunConfig) -> Model:
@@ -125,8 +122,7 @@ class _Call:
         scope = active_scope()
         assert scope is not None
         scope.turn += 1
-        names = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        arguments = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
         return cls(
             model=model, scope=scope, name=scope.step_name("model_turn", agent_name(model.agent)), arguments=arguments
         )
@@ -136,7 +132,7 @@ class _Call:
 
         async def body() -> Envelope:
             started = time.time()
-            response = await (self._stream(forward) if forward or self.scope.segment.stream else self._ask())
+            response, retry = await self._ask_until_answered(forward)
             usage = response.usage
             seconds = round(time.time() - started, 3)
             await emit(
@@ -144,9 +140,11 @@ class _Call:
                 {
                     "type": "turn_finished",
                     "agent": self.model.agent.name,
+                    "model": _model_name(self.model),
                     "seconds": seconds,
                     "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
                 },
+                retry=retry,
             )
             # exclude_unset: without it the answer gains nulls and is not equal after the round trip
             return {
@@ -155,6 +153,7 @@ class _Call:
                 "provider": type(self.model.inner).__name__,
                 "started_at": started,
                 "seconds": seconds,
+                "attempt": self.scope.segment.attempt,
             }
 
         return await run_step(self.scope.reserve(), self.name, body, max_bytes=self.scope.segment.max_result_bytes)
@@ -168,58 +167,88 @@ class _Call:
         self.scope.plan(response.output, self.arguments.get("tools") or [])
         return response
 
-    def _retry(self) -> dict[str, Any]:
-        settings = agents_seam.get_model_settings(self.model.agent, self.model.run_config)
+    async def _ask_until_answered(self, forward: asyncio.Queue[Any] | None) -> tuple[ModelResponse, int]:
+        """Return the whole answer and the number of attempts that failed before it.
 
+        Each streamed attempt writes its text under its own number, so that the last one replaces those before.
+        """
+        settings = agents_seam.get_model_settings(self.model.agent, self.model.run_config)
+        is_streamed = forward is not None or self.scope.segment.stream
+        for retry in itertools.count():
+            seen: list[str] = []
+            try:
+                if is_streamed:
+                    response = await self._stream(forward, seen, retry=retry, timeout=settings.timeout)
+                else:
+                    response = await self._ask(timeout=settings.timeout)
+            except Exception as error:
+                seconds = await seconds_to_retry(
+                    error,
+                    attempt=retry + 1,
+                    model=self.model.inner,
+                    own=settings.retry,
+                    stream=is_streamed,
+                    was_seen=bool(seen),
+                    is_unsafe=any(isinstance(tool, ProgrammaticToolCallingTool) for tool in self.arguments["tools"]),
+                    **self._conversation(),
+                )
+                if seconds is None:
+                    raise
+                where = f"Run {self.scope.segment.run_id}, {self.name}"
+                log.info("%s: %s, the next attempt follows in %.1f s.", where, type(error).__name__, seconds)
+            else:
+                response.usage = agents_seam.add_failed_attempts(response.usage, retry)
+                return response, retry
+            await asyncio.sleep(seconds)
+        raise AssertionError("unreachable")
+
+    def _conversation(self) -> dict[str, Any]:
+        return {name: self.arguments.get(name) for name in ("previous_response_id", "conversation_id")}
+
+    def _attempt(self, *, timeout: float | None) -> dict[str, Any]:
         async def rewind() -> None:
             return None
 
         return {
             "rewind": rewind,
-            "retry_settings": settings.retry or DEFAULT_RETRY,
+            "retry_settings": ONE_ATTEMPT,
             "get_retry_advice": self.model.inner.get_retry_advice,
-            "previous_response_id": self.arguments.get("previous_response_id"),
-            "conversation_id": self.arguments.get("conversation_id"),
-            "timeout": settings.timeout,
+            "timeout": timeout,
+            **self._conversation(),
         }
 
-    async def _ask(self) -> ModelResponse:
+    async def _ask(self, *, timeout: float | None) -> ModelResponse:
         inner = self.model.inner
         return await agents_seam.get_response_with_retry(
-            get_response=lambda: inner.get_response(**self.arguments), **self._retry()
+            get_response=lambda: inner.get_response(**self.arguments), **self._attempt(timeout=timeout)
         )
 
-    async def _stream(self, forward: asyncio.Queue[Any] | None) -> ModelResponse:
-        for retry in range(CUT_STREAM_RETRIES + 1):
-            try:
-                return await self._stream_once(forward, retry)
-            except Exception as error:
-                if retry == CUT_STREAM_RETRIES or forward is not None or not _is_cut(error):
-                    raise
-                await asyncio.sleep(2**retry * random.uniform(0.25, 0.5))
-        raise AssertionError("unreachable")
-
-    async def _stream_once(self, forward: asyncio.Queue[Any] | None, retry: int) -> ModelResponse:
+    async def _stream(
+        self, forward: asyncio.Queue[Any] | None, seen: list[str], *, retry: int, timeout: float | None
+    ) -> ModelResponse:
+        """Stream one attempt. What its caller has seen of it is told through `seen`, also when it fails."""
         inner, arguments = self.model.inner, dict(self.arguments)
-        positional = [arguments.pop(name) for name in list(arguments)[:7]]
+        positional = [arguments.pop(name) for name in ARGUMENTS]
         final: Response | None = None
         output: list[Any] = []
         text = TextBatch(self.scope, self.model.agent.name, retry)
         stream = agents_seam.stream_response_with_retry(
-            get_stream=lambda: inner.stream_response(*positional, **arguments), **self._retry()
+            get_stream=lambda: inner.stream_response(*positional, **arguments), **self._attempt(timeout=timeout)
         )
         async with aclosing(stream) as events:
             async for event in events:
+                if event.type in ("response.incomplete", "response.failed", "error"):
+                    raise _failure(event)
                 if event.type == "response.completed":
                     final = event.response
                 elif forward is not None:
                     forward.put_nowait(event)
+                    if event.type not in UNSEEN_EVENTS:
+                        seen.append(event.type)
                 if event.type == "response.output_text.delta":
                     await text.add(event.delta)
                 elif event.type == "response.output_item.done":
                     output.append(event.item)
-                elif event.type in ("response.incomplete", "response.failed", "error"):
-                    raise _failure(event)
         await text.flush()
         if final is None:
             raise IncompleteModelResponseError(
@@ -245,9 +274,7 @@ def _completed(response: ModelResponse) -> ResponseCompletedEvent:
     return ResponseCompletedEvent.model_construct(type="response.completed", response=final, sequence_number=0)
 
 
-def _response_usage(usage: Usage) -> Any:
-    from openai.types.responses.response_usage import ResponseUsage
-
+def _response_usage(usage: Usage) -> ResponseUsage:
     return ResponseUsage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -259,19 +286,12 @@ def _response_usage(usage: Usage) -> Any:
 
 def _failure(event: Any) -> Exception:
     response = getattr(event, "response", None)
-    detail = getattr(response, "error", None) or getattr(response, "incomplete_details", None)
-    detail = detail or getattr(event, "message", None)
-    return ModelBehaviorError(f"The model's stream ended with {event.type}: {detail}")
-
-
-def _is_cut(error: Exception) -> bool:
-    """Whether an error says that the connection broke in mid-answer, as opposed to a refusal."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in RETRYABLE_STATUS
-    cut = (openai.APIConnectionError, IncompleteModelResponseError, json.JSONDecodeError, ConnectionError, TimeoutError)
-    if isinstance(error, cut) or type(error).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
-        return True
-    return isinstance(error, ModelBehaviorError) and "before receiving a finish_reason" in str(error)
+    error = getattr(response, "error", None)
+    detail = error or getattr(response, "incomplete_details", None) or getattr(event, "message", None)
+    message = f"The model's stream ended with {event.type}: {detail}"
+    if getattr(error or event, "code", None) in TRANSIENT_CODES:
+        return IncompleteModelResponseError(message)
+    return ModelBehaviorError(message)
 
 
 def _model_name(model: DurableModel) -> str | None:
