@@ -24,7 +24,9 @@ _numbers = itertools.count(1)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server of these tests' own."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres" / "18")
-    server.ensure()
+    with server.connect("postgres", autocommit=True) as connection:
+        connection.execute("alter system set fsync = off")  # nothing here outlives the tests
+        connection.execute("select pg_reload_conf()")
     yield server
     end(server)
 
@@ -48,16 +50,21 @@ def template(server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def new_url(server: EmbeddedPostgres) -> Callable[..., str]:
-    """Make a database, empty or copied from a template, and return its url."""
+def new_url(server: EmbeddedPostgres) -> Iterator[Callable[..., str]]:
+    """Make a database, empty or copied from a template, and return its url; it goes with the test."""
+    names: list[str] = []
 
     def make(template: str = "template0") -> str:
         name = f"test_{next(_numbers)}"
         with server.connect("postgres", autocommit=True) as connection:
             connection.execute(f"create database {name} template {template}".encode())
+        names.append(name)
         return server.url(name)
 
-    return make
+    yield make
+    with server.connect("postgres", autocommit=True) as connection:
+        for name in names:  # many databases make the server's end slow
+            connection.execute(f"drop database {name} with (force)".encode())
 
 
 @pytest.fixture
@@ -90,6 +97,6 @@ def checkout() -> Path:
 
 
 def end(server: EmbeddedPostgres) -> None:
-    server.release()
     server.stop()
+    server.release()
     shutil.rmtree(server.directory, ignore_errors=True)
