@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+import dataclasses
+from concurrent.futures import Future
 from typing import Any
 
 from agents import RunContextWrapper
@@ -23,8 +24,22 @@ from timestep.durable.step import Envelope, run_step, value_of
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
 
-_homes: dict[int, tuple[MCPServer, asyncio.AbstractEventLoop, MCPServerManager]] = {}
-"""Servers that this process connected, by identity, with the loop that they belong to."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Home:
+    """The loop that a server belongs to; `ready` is done when it is connected."""
+
+    server: MCPServer
+    loop: asyncio.AbstractEventLoop
+    manager: MCPServerManager
+    ready: Future[None]
+
+
+_homes: dict[int, _Home] = {}
+"""Servers that this process connects or has connected, by identity."""
+
+_connecting: set[asyncio.Task[None]] = set()
+"""Keeps the tasks that connect from being collected."""
 
 
 async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any], agent: Any) -> list[MCPTool]:
@@ -53,10 +68,10 @@ async def invoke_mcp_tool(server: MCPServer, *arguments: Any, **named: Any) -> A
 async def close_mcp_servers() -> None:
     """Disconnect the servers that this process connected on the running loop."""
     loop = asyncio.get_running_loop()
-    for key, (_, home, manager) in list(_homes.items()):
-        if home is loop:
+    for key, home in list(_homes.items()):
+        if home.loop is loop:
             del _homes[key]
-            await manager.cleanup_all()
+            await home.manager.cleanup_all()
 
 
 async def _at_home(server: MCPServer, function: Any) -> Any:
@@ -72,21 +87,27 @@ async def _at_home(server: MCPServer, function: Any) -> Any:
 
 
 async def _connect(server: MCPServer, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    known = _homes.get(id(server))
-    if known is not None and not known[1].is_closed():
-        return known[1]
-    if getattr(server, "session", True) is not None and known is None:  # connected by the program itself
-        return loop
-    manager = MCPServerManager([server], strict=True)
-    _homes[id(server)] = (server, loop, manager)
+    """Return the loop of a server when it is connected; parallel runs wait for one connection."""
+    home = _homes.get(id(server))
+    if home is None or home.loop.is_closed():
+        if getattr(server, "session", True) is not None and home is None:  # connected by the program itself
+            return loop
+        home = _Home(server=server, loop=loop, manager=MCPServerManager([server], strict=True), ready=Future())
+        _homes[id(server)] = home
+        # Without this task's context variables: a connection outlives the step that made it, and its cancellation.
+        _connecting.add(task := loop.create_task(_connect_home(home), context=contextvars.Context()))
+        task.add_done_callback(_connecting.discard)
+    await asyncio.shield(asyncio.wrap_future(home.ready))
+    return home.loop
+
+
+async def _connect_home(home: _Home) -> None:
     try:
-        await _in_empty_context(manager.connect_all())
-    except BaseException:
-        _homes.pop(id(server), None)
-        raise
-    return loop
-
-
-async def _in_empty_context(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run `work` without this task's context variables: a connection outlives the step that made it."""
-    return await asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        await home.manager.connect_all()
+    except BaseException as error:
+        _homes.pop(id(home.server), None)
+        home.ready.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        home.ready.set_result(None)
