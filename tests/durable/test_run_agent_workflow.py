@@ -162,7 +162,9 @@ async def test_the_same_id_returns_the_recorded_result_without_a_model_call(new_
     ],
     ids=["pydantic", "dataclass", "list", "int", "schema-of-dict", "schema-of-model"],
 )  # fmt: skip
-async def test_a_typed_output_is_the_same_live_and_recorded(output_type: Any, text: str, value: Any, new_id: str) -> None:
+async def test_a_typed_output_is_the_same_live_and_recorded(
+    output_type: Any, text: str, value: Any, new_id: str
+) -> None:
     agent = says(text, output_type=output_type)
 
     live = await run_agent_workflow(agent, "Order a pen", workflow_id=new_id)

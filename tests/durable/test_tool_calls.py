@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import threading
 from typing import Any
 
 import pytest
-from agents import Agent, RunContextWrapper, ToolOutputImage, function_tool
+from agents import Agent, ModelBehaviorError, RunContextWrapper, Runner, ToolOutputImage, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
 from pydantic import BaseModel
 
-from timestep import current_tool_call, register_agents, register_serializer, run_agent_workflow
+from timestep import (
+    Session,
+    current_tool_call,
+    register_agents,
+    register_serializer,
+    run_agent,
+    run_agent_workflow,
+)
 from timestep.errors import UnsupportedError
 
 MEGABYTE = 1_000_000
@@ -74,48 +82,43 @@ async def test_calls_of_a_turn_run_in_parallel_and_are_steps_in_the_model_s_orde
     ]
 
 
-async def test_the_same_call_id_in_every_turn_is_another_call_each_time(engine: Any, new_id: str) -> None:
-    keys = []
+async def test_a_call_that_the_model_repeats_with_its_id_is_taken_as_in_a_plain_run(engine: Any, new_id: str) -> None:
+    ran = []
 
     @function_tool
-    def count() -> int:
-        keys.append(current_tool_call().idempotency_key)
-        return len(keys)
+    def count() -> str:
+        ran.append(1)
+        return f"call {len(ran)}"
 
-    agent = asks([count], *[[function_call("count", {}, call_id="call_0")] for _ in range(3)])
+    turns = [[function_call("count", {}, call_id="call_0")] for _ in range(3)]
+    plain, durable = asks([count], *turns), asks([count], *turns)
 
-    await run_agent_workflow(agent, "Count", workflow_id=new_id)
+    await Runner.run(plain, "Count")
+    ran_plain = ran.copy()
+    ran.clear()
+    await run_agent_workflow(durable, "Count", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
 
-    assert outputs(agent) == ["1", "2", "3"]
-    assert keys == [f"{new_id}:{turn}:call_0" for turn in (1, 2, 3)]
-    assert [step for step in engine.steps(new_id) if "tool_call" in step] == [
-        f"tool_call:{turn}:count:call_0" for turn in (1, 2, 3)
-    ]
+    assert ran == ran_plain
+    assert outputs(durable) == outputs(plain)
+    assert replayed.output == "done"
 
 
-async def test_two_calls_of_a_turn_with_one_id_are_two_calls(engine: Any, new_id: str) -> None:
-    keys = []
-
+@pytest.mark.parametrize("is_one_turn", [True, False], ids=["one turn", "two turns"])
+async def test_one_id_for_two_different_calls_is_refused_as_in_a_plain_run(is_one_turn: bool, new_id: str) -> None:
     @function_tool
     def note(word: str) -> str:
-        keys.append((word, current_tool_call().idempotency_key))
         return word
 
-    agent = asks(
-        [note],
-        [
-            function_call("note", {"word": "a"}, call_id="same", item_id="i1"),
-            function_call("note", {"word": "b"}, call_id="same", item_id="i2"),
-        ],
-    )
+    calls = [
+        function_call("note", {"word": "a"}, call_id="same", item_id="i1"),
+        function_call("note", {"word": "b"}, call_id="same", item_id="i2"),
+    ]
+    turns = [calls] if is_one_turn else [[call] for call in calls]
 
-    await run_agent_workflow(agent, "Note", workflow_id=new_id)
-
-    assert sorted(word for word, _ in keys) == ["a", "b"]
-    assert len({key for _, key in keys}) == 2
-    assert len(set(engine.steps(new_id))) == 4
-    rows = engine.query("select call_key, arguments from timestep.tool_calls where run_id = %s order by 1", new_id)
-    assert [row["call_key"] for row in rows] == ["1:same", "1:same#2"]
+    for _ in range(2):
+        with pytest.raises(ModelBehaviorError, match="reused a .*tool call ID"):
+            await run_agent_workflow(asks([note], *turns), "Note", workflow_id=new_id)
 
 
 async def test_a_time_limit_of_a_tool_is_inside_its_step(engine: Any, new_id: str) -> None:
@@ -140,14 +143,17 @@ async def test_a_time_limit_of_a_tool_is_inside_its_step(engine: Any, new_id: st
 
 
 async def test_a_failing_tool_tells_the_model_and_the_run_goes_on(engine: Any, new_id: str) -> None:
-    @function_tool
+    def tell(wrapper: RunContextWrapper[Any], error: Exception) -> str:
+        return f"failed: {error}"
+
+    @function_tool(failure_error_function=tell)
     def fail() -> str:
         raise ValueError("no such order")
 
     agent = asks([fail], [function_call("fail", {}, call_id="c1")])
 
     assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
-    assert "no such order" in outputs(agent)[0]
+    assert outputs(agent) == ["failed: no such order"]
     assert "no such order" in engine.output(new_id, "tool_call:1:fail:c1")["ok"]
 
 
@@ -164,7 +170,9 @@ async def test_current_tool_call_names_run_call_turn_and_attempt(new_id: str) ->
         seen.append(current_tool_call())
         return "ok"
 
-    agent = asks([look, look_async], [function_call("look", {}, call_id="c1")], [function_call("look_async", {}, call_id="c2")])
+    agent = asks(
+        [look, look_async], [function_call("look", {}, call_id="c1")], [function_call("look_async", {}, call_id="c2")]
+    )
 
     await run_agent_workflow(agent, "Go", workflow_id=new_id)
 
@@ -183,16 +191,19 @@ async def test_there_is_no_current_call_outside_a_tool(new_id: str) -> None:
 
 
 async def test_a_plain_run_has_no_current_call() -> None:
-    from timestep import run_agent
+    seen = []
 
     @function_tool
     def look() -> str:
-        return current_tool_call().run_id
+        try:
+            return current_tool_call().run_id
+        except UnsupportedError as error:
+            seen.append(error.message)
+            raise
 
-    agent = asks([look], [function_call("look", {}, call_id="c1")])
-    await run_agent(agent, "Go")
+    await run_agent(asks([look], [function_call("look", {}, call_id="c1")]), "Go")
 
-    assert "no current tool call" in outputs(agent)[0]
+    assert seen == ["There is no current tool call here."]
 
 
 async def test_a_result_that_is_not_json_is_an_error_at_the_tool_and_the_run_goes_on(engine: Any, new_id: str) -> None:
@@ -284,9 +295,7 @@ async def test_fifty_megabytes_are_refused_clearly_and_the_run_goes_on(engine: A
 
     assert result.output == "done"
     assert "50,000,002 bytes, more than the limit of 8" in outputs(agent)[0]
-    size = engine.value(
-        "select max(length(output)) from dbos.operation_outputs where workflow_uuid = %s", new_id
-    )
+    size = engine.value("select max(length(output)) from dbos.operation_outputs where workflow_uuid = %s", new_id)
     assert size < MEGABYTE
 
 
@@ -302,8 +311,32 @@ async def test_large_arguments_of_a_call_are_fine_below_the_limit(engine: Any, n
     assert outputs(agent) == [str(MEGABYTE)]
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "lone \ud800 surrogate", "\x00", "é\u2028"], ids=["nul", "surrogate", "only-nul", "accents"])
-async def test_strange_text_survives_in_arguments_results_items_and_answers(engine: Any, text: str, new_id: str) -> None:
+@pytest.mark.parametrize("text", ["a\x00b", "lone \ud800 surrogate", "\x00", "é\u2028"], ids=ascii)
+async def test_strange_text_survives_in_results_items_and_answers(engine: Any, text: str, new_id: str) -> None:
+    @function_tool
+    def tell() -> str:
+        return text
+
+    agent = Agent(
+        name="assistant",
+        tools=[tell],
+        model=ScriptedModel([[function_call("tell", {}, call_id="c1")], [assistant_message(f"said {text}")]]),
+    )
+    session = Session(f"strange-{new_id}")
+
+    live = await run_agent_workflow(agent, f"Say {text}", session=session, workflow_id=new_id)
+    recorded = await run_agent_workflow(agent, f"Say {text}", session=session, workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    assert outputs(agent) == [text]
+    assert live.output == recorded.output == replayed.output == f"said {text}"
+    items = (await session.get_items())[:4]
+    assert items[0]["content"] == f"Say {text}"
+    assert items[2]["output"] == text
+    assert items[3]["content"][0]["text"] == f"said {text}"
+
+
+async def test_nul_in_the_arguments_of_a_call_reaches_the_tool_and_the_tables(engine: Any, new_id: str) -> None:
     heard = []
 
     @function_tool
@@ -311,29 +344,39 @@ async def test_strange_text_survives_in_arguments_results_items_and_answers(engi
         heard.append(text)
         return text
 
-    import json
+    agent = asks([echo], [function_call("echo", json.dumps({"text": "a\x00b"}), call_id="c1")])
 
-    agent = Agent(
-        name="assistant",
-        tools=[echo],
-        model=ScriptedModel(
-            [[function_call("echo", json.dumps({"text": text}), call_id="c1")], [assistant_message(f"said {text}")]]
-        ),
-    )
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
 
-    live = await run_agent_workflow(agent, f"Say {text}", session=f"strange-{new_id}", workflow_id=new_id)
-    recorded = await run_agent_workflow(agent, f"Say {text}", session=f"strange-{new_id}", workflow_id=new_id)
-    _, replayed = await engine.replay(new_id)
+    assert heard == ["a\x00b"]
+    [row] = engine.query("select arguments from timestep.tool_calls where run_id = %s", new_id)
+    assert json.loads(row["arguments"]) == {"text": "a\x00b"}
 
-    from timestep import Session
 
-    assert heard == [text]
-    assert outputs(agent) == [text]
-    assert live.output == recorded.output == replayed.output == f"said {text}"
-    items = await Session(f"strange-{new_id}").get_items()
-    assert items[0]["content"] == f"Say {text}"
-    assert items[2]["output"] == text
-    assert items[3]["content"][0]["text"] == f"said {text}"
+async def test_raw_control_characters_in_arguments_survive_the_tables(engine: Any, new_id: str) -> None:
+    @function_tool
+    def echo(text: str) -> str:
+        return text
+
+    agent = asks([echo], [function_call("echo", '{"text": "a\x00b"}', call_id="c1")])
+
+    assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
+    assert engine.value("select arguments from timestep.tool_calls where run_id = %s", new_id)
+
+
+async def test_a_lone_surrogate_in_arguments_is_the_sdk_s_own_error_live_and_recorded(new_id: str) -> None:
+    @function_tool
+    def echo(text: str) -> str:
+        return text
+
+    agent = asks([echo], [function_call("echo", json.dumps({"text": "\ud800"}), call_id="c1")])
+
+    errors = []
+    for _ in range(2):
+        with pytest.raises(UnicodeEncodeError) as found:
+            await run_agent_workflow(agent, "Go", workflow_id=new_id)
+        errors.append(str(found.value))
+    assert errors[0] == errors[1]
 
 
 @dataclasses.dataclass
@@ -428,8 +471,6 @@ async def test_a_failing_tool_s_changes_to_the_context_are_there_again_too(engin
 
 
 async def test_an_unknown_tool_is_the_sdk_s_error(new_id: str) -> None:
-    from agents import ModelBehaviorError
-
     agent = asks([], [function_call("nowhere", {}, call_id="c1")])
 
     for _ in range(2):
@@ -442,7 +483,9 @@ async def test_invalid_json_arguments_tell_the_model_and_the_run_goes_on(engine:
     def add(one: int, other: int) -> int:
         return one + other
 
-    agent = asks([add], [function_call("add", '{"one": 1, ', call_id="c1")], [function_call("add", '{"one": "x"}', call_id="c2")])
+    agent = asks(
+        [add], [function_call("add", '{"one": 1, ', call_id="c1")], [function_call("add", '{"one": "x"}', call_id="c2")]
+    )
 
     assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
     assert len(outputs(agent)) == 2
