@@ -56,6 +56,13 @@ def separate_tool_threads(checkpoints: ThreadPoolExecutor, *, tool_threads: int)
 
 
 def run_in_thread(function: Callable[[], T]) -> T:
-    """Return `function()`, run in a thread without an event loop; blocks. DBOS refuses some calls under a loop."""
+    """Return `function()`, run where no event loop runs: DBOS refuses some calls under one. Blocks.
+
+    Without a loop that is here; when the interpreter shuts down, no other thread can be started.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return contextvars.Context().run(function)
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(contextvars.Context().run, function).result()
