@@ -1,6 +1,7 @@
 """How a value is written into DBOS's tables, by executors and clients alike: plain JSON, errors as envelopes.
 
-An error envelope is `{"type", "module", "message", "args", "fields"}`. Nothing here imports the Agents SDK.
+An error envelope is `{"type", "module", "message", "args", "fields", "cause"}`; `cause` is that of the error which it
+was raised from. Nothing here imports the Agents SDK.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from timestep.store.json_text import dump_json
 Json = Any
 ERROR_MARK = "$error"
 DATE_MARK = "$datetime"
+MAX_CAUSES = 3
 
 
 class JournalSerializer(Serializer):
@@ -68,8 +70,8 @@ def refuse_pickles() -> None:
     dbos_serialization.DefaultSerializer.deserialize = refuse  # type: ignore[method-assign]
 
 
-def encode_error(error: BaseException) -> dict[str, Json]:
-    """Return the error envelope: type, module, message and what of `args` and fields is JSON-able."""
+def encode_error(error: BaseException, *, causes: int = MAX_CAUSES) -> dict[str, Json]:
+    """Return the error envelope: type, module, message, what of `args` and fields is JSON-able, and its causes."""
     fields = {key: value for key, value in vars(error).items() if not key.startswith("_") and not json_problem(value)}
     message = str(error)
     envelope: dict[str, Json] = {
@@ -85,6 +87,8 @@ def encode_error(error: BaseException) -> dict[str, Json]:
         envelope["args"] = arguments
     if fields:
         envelope["fields"] = fields
+    if causes and error.__cause__ is not None:
+        envelope["cause"] = encode_error(error.__cause__, causes=causes - 1)
     return envelope
 
 
@@ -106,6 +110,8 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
             for key in inspect.get_annotations(base):
                 if not hasattr(error, key):
                     _set_field(error, key, None)
+        if "cause" in envelope:
+            error.__cause__ = decode_error(envelope["cause"])
         return error
     return RunFailedError(f"{envelope.get('type', 'Error')}: {message}")
 
