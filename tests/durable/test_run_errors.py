@@ -132,8 +132,8 @@ KINDS = [
     (bad_output, ModelBehaviorError, "Invalid JSON"),
     (user_error, UserError, "You may not."),
     (refused_status, openai.AuthenticationError, "Wrong key"),
-    (own_error, OutOfStockError, "3 of pens left"),
-    (builtin_error, FileNotFoundError, "No such file"),
+    (own_error, UserError, "3 of pens left"),
+    (builtin_error, UserError, "No such file"),
     (input_tripwire, InputGuardrailTripwireTriggered, "Guardrail"),
     (output_tripwire, OutputGuardrailTripwireTriggered, "Guardrail"),
     (tool_input_tripwire, ToolInputGuardrailTripwireTriggered, "Tool input guardrail"),
@@ -164,11 +164,22 @@ async def test_an_error_has_its_own_type_live_recorded_and_replayed(
     assert row["output"] is None
 
 
-async def test_fields_of_an_error_of_the_program_survive(engine: Any, new_id: str) -> None:
+async def test_an_error_of_a_tool_is_the_cause_with_its_own_type_and_fields(engine: Any, new_id: str) -> None:
     for _ in range(2):
-        with pytest.raises(OutOfStockError) as found:
+        with pytest.raises(UserError) as found:
             await run_agent_workflow(own_error(), "Go", workflow_id=new_id)
-        assert (found.value.article, found.value.left) == ("pens", 3)
+        cause = found.value.__cause__
+        assert isinstance(cause, OutOfStockError)
+        assert (cause.article, cause.left, str(cause)) == ("pens", 3, "3 of pens left")
+
+
+async def test_a_file_error_of_a_tool_keeps_its_file(engine: Any, new_id: str) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError) as found:
+            await run_agent_workflow(builtin_error(), "Go", workflow_id=new_id)
+        cause = found.value.__cause__
+        assert isinstance(cause, FileNotFoundError)
+        assert cause.filename == "/orders"
 
 
 async def test_status_and_body_of_a_provider_s_refusal_survive(engine: Any, new_id: str) -> None:

@@ -117,7 +117,7 @@ async def test_one_id_for_two_different_calls_is_refused_as_in_a_plain_run(is_on
     turns = [calls] if is_one_turn else [[call] for call in calls]
 
     for _ in range(2):
-        with pytest.raises(ModelBehaviorError, match="reused a .*tool call ID"):
+        with pytest.raises(ModelBehaviorError, match=r"reused a .*tool call ID"):
             await run_agent_workflow(asks([note], *turns), "Note", workflow_id=new_id)
 
 
