@@ -101,15 +101,19 @@ class Executor:
         if self._agents() != self._told:
             self._tell()
 
-    def stop(self) -> None:
-        """Give the lock up at once: what still is this executor's may be taken over without a wait."""
+    def rest(self) -> None:
+        """Take over no more and do no more chores; the lock stays."""
         self._stop.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
+
+    def stop(self) -> None:
+        """Give the lock up at once: what still is this executor's may be taken over without a wait."""
+        self.rest()
         if self._connection is None or self._connection.closed:
             return
         try:
-            self._connection.execute("update timestep.executors set free_since = '-infinity' where id = %s", [self.id])
+            self._connection.execute("update timestep.executors set free_since = 'epoch' where id = %s", [self.id])
             self._connection.close()
         except psycopg.Error:
             log.debug("Executor %s: its row could not be marked as free.", self.id)
