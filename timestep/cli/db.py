@@ -120,7 +120,7 @@ def migrate() -> None:
     try:
         if database.is_embedded:
             database.ensure()
-        _migrate_dbos(database.url)
+        migrate_dbos(database.url)
         is_changed = migrate_timestep(database)
         shown = database.display_url
     finally:
@@ -195,7 +195,12 @@ def _emit_state(state: DatabaseState) -> None:
     emit_table(["WHAT", "VALUE"], [row for row in rows if row[1]])
 
 
-def _migrate_dbos(database_url: str) -> None:
+def migrate_dbos(database_url: str) -> None:
+    """Make or upgrade the tables of DBOS; safe to repeat.
+
+    Raises:
+        DatabaseNotReadyError: the database does not answer.
+    """
     import logging
 
     from dbos import DBOS

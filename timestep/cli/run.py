@@ -1,0 +1,281 @@
+"""`timestep run`: run an agent, here or in an executor, and stream its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from timestep.cli.errors import ExitCode, show_error
+from timestep.cli.output import emit, emit_json, note
+from timestep.errors import AgentNotRegisteredError, InvalidInputError, RunInputMismatchError
+from timestep.ids import check_run_id, check_session_id, new_run_id
+from timestep.records import RunRequest
+
+if TYPE_CHECKING:
+    from agents import Agent
+
+    from timestep.cli.desk import Desk
+    from timestep.store.executors import Executor
+    from timestep.store.runs import StoredRun
+
+DEFAULT_AGENT = "assistant"
+"""The agent that is taken when executors have several and none is named."""
+
+LONGEST_END_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for."""
+
+    text: str
+    agent: str | None
+    run_id: str
+    session_id: str | None
+    model: str | None
+    wait_seconds: float | None
+    as_json: bool
+
+
+@click.command()
+@click.argument("text")
+@click.option("--agent", metavar="MODULE:NAME|NAME", help="Agent of a module, or the name of an executor's agent.")
+@click.option("--id", "run_id", metavar="ID", help="The run's id: the same id again returns the recorded result.")
+@click.option("--session", "session_id", metavar="ID", help="Conversation that the run goes on with.")
+@click.option("--model", metavar="NAME", help="Model of this run, instead of that of its agents.")
+@click.option("--detach", is_flag=True, help="Print the run's id and return at once.")
+@click.option("--wait", "wait_seconds", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Wait at most so long; the run goes on.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON when it has ended.")
+@click.pass_context
+def command(
+    context: click.Context, text: str, agent: str | None, run_id: str | None, session_id: str | None,
+    model: str | None, detach: bool, wait_seconds: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run an agent and stream its answer; TEXT of `-` is read from stdin.
+
+    With --agent MODULE:NAME the run executes in this process. Else it is queued for an executor, which
+    `timestep worker MODULE` starts. After Ctrl-C the run goes on from its last finished step in another process.
+
+    \b
+    Examples:
+      timestep run "Where is my order?" --agent my_app.agents:support
+      timestep run "Where is my order?" --id order-43
+    """
+    from timestep.cli.modules import is_reference
+
+    options = Options(
+        text=_text_of(text), agent=agent, session_id=None if session_id is None else check_session_id(session_id),
+        run_id=new_run_id() if run_id is None else check_run_id(run_id), model=model, wait_seconds=wait_seconds,
+        as_json=as_json,
+    )  # fmt: skip
+    if agent is not None and is_reference(agent):
+        if detach:
+            raise click.UsageError("--detach leaves the run to an executor: give the agent's NAME, not MODULE:NAME.")
+        context.exit(_run_here(options, agent))
+    context.exit(_run_elsewhere(options, is_detached=detach))
+
+
+def _text_of(text: str) -> str:
+    given = sys.stdin.read() if text == "-" else text
+    if not given.strip():
+        raise InvalidInputError("The input is empty.", hint='Give the agent some text: timestep run "Hello".')
+    return given
+
+
+def _run_here(options: Options, reference: str) -> ExitCode:
+    from timestep.cli.ending import show_ending
+    from timestep.cli.follow import AnswerPrinter
+    from timestep.cli.modules import load_agent
+    from timestep.cli.quiet import quieten
+    from timestep.durable.engine import engine
+    from timestep.runtime import cleanup_dbos, ensure_dbos_launched
+
+    agent, _ = load_agent(reference)
+    quieten()
+    ensure_dbos_launched(queues=())
+    printer = AnswerPrinter(prints_text=not options.as_json)
+    try:
+        stored = asyncio.run(_execute(options, agent, reference.rpartition(":")[0], printer))
+        return show_ending(engine().database, stored.run, as_json=options.as_json, has_answer=printer.has_answer)
+    finally:
+        cleanup_dbos()
+
+
+async def _execute(options: Options, agent: Agent[Any], module: str, printer: Any) -> StoredRun:
+    """Execute the run and print it until it has ended. After Ctrl-C, or the wait, this process ends here."""
+    from timestep.cli.follow import follow_run
+    from timestep.durable.engine import engine
+    from timestep.durable.start import run_agent_workflow
+
+    loop = asyncio.get_running_loop()
+    interrupted: asyncio.Future[None] = loop.create_future()
+
+    def interrupt() -> None:
+        if interrupted.done():
+            os._exit(ExitCode.INTERRUPTED)
+        interrupted.set_result(None)
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    work = asyncio.ensure_future(
+        run_agent_workflow(
+            agent, options.text, workflow_id=options.run_id, session_id=options.session_id, model=options.model,
+            stream=True,
+        )
+    )  # fmt: skip
+    following = asyncio.ensure_future(follow_run(engine().database, engine().client, options.run_id, printer))
+    work.add_done_callback(lambda _: following.cancel() if _is_refused(work) else None)
+    done, _ = await asyncio.wait(
+        (following, interrupted), timeout=options.wait_seconds, return_when=asyncio.FIRST_COMPLETED
+    )
+    if following in done:
+        if _is_refused(work):
+            await work
+        await asyncio.wait((work,), timeout=LONGEST_END_SECONDS)  # the workflow returns after its last transaction
+        return await following
+    printer.end()
+    _leave(options, agent.name, module)
+
+
+def _is_refused(work: asyncio.Future[Any]) -> bool:
+    """Whether the run was refused at the door; what it raised later is in its row."""
+    return work.done() and not work.cancelled() and isinstance(work.exception(), InvalidInputError)
+
+
+def _leave(options: Options, agent: str, module: str) -> NoReturn:
+    """End this process with the run unfinished, as a crash would, but with its executor's lock given up first."""
+    from timestep.durable.engine import engine
+    from timestep.runtime import cleanup_dbos, drain
+    from timestep.store.executors import list_live_executors
+
+    drain(seconds=0)
+    me = engine()
+    others = [
+        each for each in me.database.run_sync(list_live_executors)
+        if each.id != me.executor_id and agent in each.agents and each.application_version == me.application_version
+    ]  # fmt: skip
+    if others:
+        note(f"The run {options.run_id} goes on in the executor {others[0].id} on {others[0].host}.")
+    else:
+        note(f"The run {options.run_id} is in Postgres; nobody executes it now.")
+        note(f"  carry it on:  timestep worker {shlex.quote(module)}")
+    note(f"  look at it:   timestep runs show {shlex.quote(options.run_id)}")
+    code = _code_of_leaving(options)
+    # In a thread, and with a limit: the workflow still sits in this one's loop, and a second Ctrl-C is not heard.
+    ending = threading.Thread(target=cleanup_dbos, daemon=True)
+    ending.start()
+    ending.join(timeout=5)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _code_of_leaving(options: Options) -> ExitCode:
+    if options.wait_seconds is None:
+        return ExitCode.INTERRUPTED
+    show_error(f"The run {options.run_id!r} has not ended within {options.wait_seconds:g} s.")
+    return ExitCode.FAILED
+
+
+def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
+    from timestep.cli.desk import open_desk
+    from timestep.cli.ending import show_ending
+    from timestep.cli.follow import AnswerPrinter, follow_run
+
+    with open_desk() as desk:
+        agent = options.agent or _only_agent(desk)
+        _enqueue(desk, options, agent)
+        executors = desk.live_executors(agent)
+        if not executors:
+            note(f"No live executor has the agent {agent!r}: the run waits in Postgres.")
+            note("  start one:  timestep worker MODULE")
+        if is_detached:
+            if options.as_json:
+                emit_json({"run_id": options.run_id, "agent": agent, "status": "queued"})
+            else:
+                emit(options.run_id)
+            return ExitCode.DONE
+        printer = AnswerPrinter(prints_text=not options.as_json)
+        following = follow_run(desk.database, desk.client, options.run_id, printer)
+        try:
+            stored = asyncio.run(_limited(following, options.wait_seconds))
+        except KeyboardInterrupt:
+            printer.end()
+            _say_who_goes_on(desk, options, agent)
+            return ExitCode.INTERRUPTED
+        if stored is None:
+            printer.end()
+            _say_who_goes_on(desk, options, agent)
+            return _code_of_leaving(options)
+        return show_ending(desk.database, stored.run, as_json=options.as_json, has_answer=printer.has_answer)
+
+
+async def _limited(following: Any, seconds: float | None) -> StoredRun | None:
+    try:
+        return await asyncio.wait_for(following, seconds)
+    except TimeoutError:
+        return None
+
+
+def _only_agent(desk: Desk) -> str:
+    known = sorted({name for each in desk.live_executors() for name in each.agents})
+    if not known:
+        raise AgentNotRegisteredError(
+            "No agent is named, and there is no live executor that has one.",
+            hint="Run one here with `timestep run TEXT --agent my_app.agents:name`, or start an executor "
+            "with `timestep worker my_app.agents` in another terminal.",
+        )
+    if len(known) == 1:
+        return known[0]
+    if DEFAULT_AGENT in known:
+        return DEFAULT_AGENT
+    raise AgentNotRegisteredError(
+        f"No agent is named, and the live executors have {len(known)}: {', '.join(known)}.",
+        hint=f"Name one: timestep run TEXT --agent {shlex.quote(known[0])}",
+    )
+
+
+def _enqueue(desk: Desk, options: Options, agent: str) -> None:
+    """Queue the run; a known id is taken as it is when it has the same input.
+
+    Raises:
+        RunInputMismatchError: the id is known with another input.
+    """
+    from timestep.client import digest_of, enqueue_run
+    from timestep.store.runs import get_stored_run
+
+    request = RunRequest(
+        run_id=options.run_id, agent=agent, input_items=options.text, session_id=options.session_id,
+        stream=True, model=options.model,
+    )  # fmt: skip
+    digest = digest_of(request)
+    if desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest):
+        return
+    if desk.database.run_sync(get_stored_run, options.run_id).input_digest != digest:
+        raise RunInputMismatchError(
+            f"The run {options.run_id!r} is known with another agent, input, session or context."
+        )
+
+
+def _say_who_goes_on(desk: Desk, options: Options, agent: str) -> None:
+    from timestep.store.runs import get_stored_run
+
+    run = desk.database.run_sync(get_stored_run, options.run_id).run
+    executors: list[Executor] = desk.live_executors()
+    executing = [each for each in executors if run.status == "running" and each.id == run.executor_id]
+    able = executing or [each for each in executors if agent in each.agents]
+    if able:
+        verb = "goes on in" if executing else "is for"
+        note(f"The run {options.run_id} {verb} the executor {able[0].id} on {able[0].host}.")
+    else:
+        note(f"The run {options.run_id} waits in Postgres for an executor with the agent {agent!r}.")
+        note("  carry it on:  timestep worker MODULE")
+    note(f"  look at it:   timestep runs show {shlex.quote(options.run_id)}")
