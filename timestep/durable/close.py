@@ -20,7 +20,8 @@ from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.serializer import encode_error
 from timestep.store.approvals import Approval
 from timestep.store.json_text import dump_json
-from timestep.store.runs import Closing, StoredRun
+from timestep.store.runs import StoredRun
+from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCall
 from timestep.store.usage import ModelCallUsage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from agents import RunState
+from agents import RunResult, RunState
 from agents.usage import Usage
 
 from timestep.durable import agents_seam
@@ -39,6 +39,7 @@ class DurableRunResult:
     usage: Usage
     last_agent: Any = None
     state: RunState[Any] | None = None
+    ended: RunResult | None = None
 
     def __repr__(self) -> str:
         return f"DurableRunResult(run_id={self.run_id!r}, status={self.status!r}, output={self.final_output!r})"
@@ -54,6 +55,8 @@ class DurableRunResult:
         Raises:
             AgentNotRegisteredError: this process does not know the agent, so it cannot build its state.
         """
+        if self.state is None and self.ended is not None:
+            self.state = self.ended.to_state()
         if self.state is None:
             raise AgentNotRegisteredError(
                 f"The state of run {self.run_id!r} cannot be built here: its agent is not registered.",
@@ -92,7 +95,7 @@ def result_of_outcome(outcome: Outcome, *, run_id: str) -> DurableRunResult:
         new_items=list(result.new_items),
         usage=result.context_wrapper.usage,
         last_agent=result.last_agent,
-        state=result.to_state(),
+        ended=result,
     )
 
 

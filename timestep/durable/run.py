@@ -17,7 +17,7 @@ from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.step import StepFailure
 from timestep.run_state.envelope import Snapshot
-from timestep.store.runs import StartedSegment
+from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
 

@@ -24,14 +24,8 @@ from timestep.errors import AgentNotRegisteredError, HistoryChangedError, RunCan
 from timestep.ids import DEFAULT_QUEUE, STREAM_KEY, WORKFLOW_AGENT_RUN, WORKFLOW_SCHEDULED_RUN, run_of_segment
 from timestep.records import RunRequest
 from timestep.store.run_states import latest_of_run
-from timestep.store.runs import (
-    Closing,
-    StartedSegment,
-    close_segment,
-    get_stored_run,
-    mark_parked,
-    start_segment,
-)
+from timestep.store.runs import get_stored_run, mark_parked
+from timestep.store.segments import Closing, StartedSegment, close_segment, start_segment
 
 MAX_RECOVERY_ATTEMPTS = 20
 """How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""

@@ -240,6 +240,7 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
 
 
 def _stop(executor: Executor, launched: Engine) -> None:
+    executor.rest()
     launched.client.destroy()
     DBOS.destroy()
     executor.stop()

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from timestep.run_state.envelope import Snapshot
 from timestep.store.tables import run_states
 
+_INSERT = sa.insert(run_states).returning(run_states.c.id)
 _COLUMNS = (
     run_states.c.id,
     run_states.c.run_id,
@@ -26,7 +27,7 @@ _COLUMNS = (
 def save_snapshot(connection: sa.Connection, snapshot: Snapshot) -> int:
     """Store the snapshot and return its id; a snapshot that has an id already is stored as a new one."""
     row = {key: value for key, value in vars(snapshot).items() if key != "id"}
-    return connection.execute(sa.insert(run_states).values(row).returning(run_states.c.id)).scalar_one()
+    return connection.execute(_INSERT, row).scalar_one()
 
 
 def latest_snapshot(connection: sa.Connection, session_id: str) -> Snapshot | None:

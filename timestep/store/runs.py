@@ -1,13 +1,9 @@
-"""Runs: `runs`, one row for each piece of work, and the two transactions of a segment.
-
-`runs.status` is the truth about a run. A segment begins with `start_segment` and ends with `close_segment`; both may
-be repeated, by the same executor or by the one that took over, and change nothing the second time.
-"""
+"""Runs: `runs`, one row for each piece of work. `runs.status` is the truth about a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,14 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from timestep.errors import RunNotFoundError
 from timestep.records import FINISHED, Run, RunRequest, RunStatus, TokenUsage
-from timestep.run_state.envelope import Snapshot
-from timestep.store.agents import AgentDefinition, insert_definitions
-from timestep.store.approvals import Approval, insert_approvals
-from timestep.store.run_states import save_snapshot
-from timestep.store.sessions import append_items, last_position, read_items
-from timestep.store.tables import runs, sessions, usage
-from timestep.store.tool_calls import ToolCall, insert_tool_calls
-from timestep.store.usage import ModelCallUsage, insert_usage
+from timestep.store.tables import runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +32,6 @@ class StoredRun:
     last_agent: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StartedSegment:
-    """What a segment starts from. `is_closed`: it has ended before, and the row says how."""
-
-    stored: StoredRun
-    history: list[dict[str, Any]]
-    is_closed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Closing:
-    """Everything that the closing transaction of a segment stores."""
-
-    run_id: str
-    segment: int
-    status: RunStatus
-    reason: str | None
-    output: Any
-    error: dict[str, Any] | None
-    last_agent: str | None
-    session_id: str | None
-    session_items: Sequence[dict[str, Any]] = ()
-    snapshot: Snapshot | None = None
-    tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
-    model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
-    approvals: Sequence[Approval] = field(default_factory=tuple)
-
-
 def insert_run(
     connection: sa.Connection,
     request: RunRequest,
@@ -80,121 +41,13 @@ def insert_run(
     parent: str | None = None,
 ) -> bool:
     """Store a queued run; return False when its id is there already."""
-    values = _request_values(request, input_digest) | {
+    values = request_values(request, input_digest) | {
         "status": "queued",
         "queue": queue,
         "parent_run_id": parent,
     }
     statement = insert(runs).values(values).on_conflict_do_nothing().returning(runs.c.id)
     return connection.execute(statement).first() is not None
-
-
-def start_segment(
-    connection: sa.Connection,
-    *,
-    run_id: str,
-    segment: int,
-    request: RunRequest | None,
-    input_digest: str,
-    executor_id: str,
-    application_version: str,
-    definition: AgentDefinition | None,
-    is_definition_stored: bool = False,
-    parent: str | None = None,
-) -> StartedSegment:
-    """Note that a segment executes here now, and read what it starts from.
-
-    A run that was started directly gets its row here, from `request`. The end of the session's history is fixed by
-    the first start, so that a repeat sees the same items. A closed or cancelled run is not touched.
-
-    Raises:
-        RunNotFoundError: there is no row and no request.
-    """
-    if definition is not None and not is_definition_stored:
-        insert_definitions(connection, [definition])
-    # A row that is there tells its own session; the one that is made here has the request's.
-    last: Any = _last_position()
-    if request is not None:
-        last = last_position(connection, request.session_id) if request.session_id else 0
-    position = sa.case((runs.c.session_id.is_not(None), sa.func.coalesce(runs.c.session_position, last)))
-    same_segment = runs.c.segment == segment
-    start = {
-        "status": "running",
-        "reason": None,
-        "segment": segment,
-        "attempt": sa.case((same_segment, runs.c.attempt + 1), else_=1),
-        "executor_id": executor_id,
-        "application_version": application_version,
-        "session_position": position,
-        "started_at": sa.func.coalesce(runs.c.started_at, sa.func.now()),
-        "segment_started_at": sa.func.now(),
-        "deadline_at": sa.func.coalesce(
-            sa.case((same_segment, runs.c.deadline_at)),
-            _deadline(runs.c.timeout_seconds - runs.c.executed_seconds),
-        ),
-    }
-    if definition is not None:
-        start["agent_hash"] = definition.hash
-    may_start = sa.and_(runs.c.status.not_in(("cancelled",)), runs.c.closed_segment < segment)
-    if request is None:
-        statement: Any = sa.update(runs).where(runs.c.id == run_id, may_start).values(start)
-    else:
-        values = _request_values(request, input_digest) | {
-            "status": "running",
-            "attempt": 1,
-            "executor_id": executor_id,
-            "application_version": application_version,
-            "agent_hash": definition.hash if definition else None,
-            "parent_run_id": parent,
-            "session_position": last if request.session_id else None,
-            "started_at": sa.func.now(),
-            "segment_started_at": sa.func.now(),
-            "deadline_at": _deadline(request.timeout_seconds) if request.timeout_seconds is not None else None,
-        }
-        statement = insert(runs).values(values)
-        statement = statement.on_conflict_do_update(index_elements=[runs.c.id], set_=start, where=may_start)
-    row = connection.execute(statement.returning(*runs.c)).mappings().first()
-    is_closed = row is None
-    stored = _stored(row) if row is not None else get_stored_run(connection, run_id)
-    history: list[dict[str, Any]] = []
-    if not is_closed and stored.run.session_id and stored.session_position:
-        history = read_items(connection, stored.run.session_id, up_to_position=stored.session_position)
-    return StartedSegment(stored=stored, history=history, is_closed=is_closed)
-
-
-def close_segment(connection: sa.Connection, closing: Closing) -> bool:
-    """End a segment: the run's row, session items, snapshot, approvals, tool calls and usage, all or nothing.
-
-    Return False, and change nothing, when the segment is closed already or the run was cancelled meanwhile.
-    """
-    change = {
-        "status": closing.status,
-        "reason": closing.reason,
-        "closed_segment": closing.segment,
-        "output": closing.output,
-        "error": closing.error,
-        "last_agent": closing.last_agent,
-        "deadline_at": None,
-        "finished_at": sa.func.now() if closing.status in FINISHED else None,
-        "executed_seconds": runs.c.executed_seconds + _seconds_since(runs.c.segment_started_at),
-        "session_items_stored": (
-            runs.c.session_items_stored + len(closing.session_items) if closing.status == "failed" else 0
-        ),
-    }
-    is_open = sa.and_(runs.c.id == closing.run_id, runs.c.status == "running", runs.c.closed_segment < closing.segment)
-    fresh = _fresh_calls(connection, closing)
-    for name in TokenUsage.__dataclass_fields__:
-        change[name] = runs.c[name] + sum(getattr(call, name) for call in fresh)
-    if connection.execute(sa.update(runs).where(is_open).values(change)).rowcount != 1:
-        return False
-    if closing.session_id:
-        append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
-    if closing.snapshot is not None:
-        save_snapshot(connection, closing.snapshot)
-    insert_tool_calls(connection, closing.tool_calls)
-    insert_usage(connection, fresh)
-    insert_approvals(connection, closing.approvals)
-    return True
 
 
 def mark_cancelled(connection: sa.Connection, run_id: str, *, reason: str) -> StoredRun | None:
@@ -298,7 +151,7 @@ def find_stored_run(connection: sa.Connection, run_id: str, *, for_update: bool 
     """Return a run with what the engine needs; None when there is none."""
     query = sa.select(*runs.c).where(runs.c.id == run_id)
     row = connection.execute(query.with_for_update() if for_update else query).mappings().first()
-    return _stored(row) if row is not None else None
+    return stored_run(row) if row is not None else None
 
 
 def list_runs(
@@ -324,7 +177,7 @@ def list_runs(
     if before is not None:
         query = query.where(sa.tuple_(runs.c.created_at, runs.c.id) < sa.tuple_(*map(sa.literal, before)))
     query = query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
-    return [_stored(row).run for row in connection.execute(query).mappings()]
+    return [stored_run(row).run for row in connection.execute(query).mappings()]
 
 
 def count_runs(connection: sa.Connection) -> dict[str, int]:
@@ -333,7 +186,8 @@ def count_runs(connection: sa.Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
+def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
+    """Return the columns of a run's row that come from its request."""
     return {
         "id": request.run_id,
         "agent": request.agent,
@@ -351,7 +205,8 @@ def _request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
     }
 
 
-def _stored(row: Any) -> StoredRun:
+def stored_run(row: Any) -> StoredRun:
+    """Return the record of a row of `runs`."""
     options = row["options"]
     request = RunRequest(
         run_id=row["id"],
@@ -395,23 +250,6 @@ def _stored(row: Any) -> StoredRun:
         "last_agent",
     )
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
-
-
-def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:
-    """Return the model calls that no segment has stored: one that replays a copied journal brings its calls again."""
-    if closing.segment == 1:
-        return list(closing.model_calls)
-    known = set(connection.execute(sa.select(usage.c.step).where(usage.c.run_id == closing.run_id)).scalars())
-    return [call for call in closing.model_calls if call.step not in known]
-
-
-def _last_position() -> Any:
-    found = sa.select(sessions.c.last_position).where(sessions.c.id == runs.c.session_id).correlate(runs)
-    return sa.func.coalesce(found.scalar_subquery(), 0)
-
-
-def _deadline(seconds: Any) -> Any:
-    return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def _seconds_since(moment: Any) -> Any:

@@ -17,6 +17,18 @@ from sqlalchemy.dialects.postgresql import insert
 from timestep.store.tables import session_items, sessions
 
 
+_INSERT = sa.insert(session_items)
+_RAISE = (
+    insert(sessions)
+    .values(id=sa.bindparam("id"), last_position=sa.bindparam("last_position"))
+    .on_conflict_do_update(
+        index_elements=[sessions.c.id],
+        set_={"last_position": sessions.c.last_position + sa.bindparam("count"), "updated_at": sa.func.now()},
+    )
+    .returning(sessions.c.last_position)
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionSummary:
     """One session as listed."""
@@ -71,7 +83,7 @@ def append_items(
         {"session_id": session_id, "position": position, "run_id": run_id, "item": item}
         for position, item in enumerate(items, start=first)
     ]
-    connection.execute(sa.insert(session_items), rows)
+    connection.execute(_INSERT, rows)
     return len(items)
 
 
@@ -129,16 +141,8 @@ def list_sessions(connection: sa.Connection, *, limit: int = 100) -> list[Sessio
 
 def _take_positions(connection: sa.Connection, session_id: str, count: int) -> int:
     """Lock the session and return the first of `count` fresh positions."""
-    raise_it = (
-        insert(sessions)
-        .values(id=session_id, last_position=count)
-        .on_conflict_do_update(
-            index_elements=[sessions.c.id],
-            set_={"last_position": sessions.c.last_position + count, "updated_at": sa.func.now()},
-        )
-        .returning(sessions.c.last_position)
-    )
-    return connection.execute(raise_it).scalar_one() - count + 1
+    values = {"id": session_id, "last_position": count, "count": count}
+    return connection.execute(_RAISE, values).scalar_one() - count + 1
 
 
 def _touch(connection: sa.Connection, session_id: str) -> bool:

@@ -32,6 +32,7 @@ class ToolCall:
     finished_at: datetime | None = None
 
 
+_INSERT = insert(tool_calls).on_conflict_do_nothing()
 _COLUMNS = tuple(tool_calls.c[name] for name in ToolCall.__dataclass_fields__)
 
 
@@ -39,7 +40,7 @@ def insert_tool_calls(connection: sa.Connection, calls: Sequence[ToolCall]) -> N
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
         rows = [{**vars(call), "arguments": storable_text(call.arguments)} for call in calls]
-        connection.execute(insert(tool_calls).on_conflict_do_nothing(), rows)
+        connection.execute(_INSERT, rows)
 
 
 def list_tool_calls(connection: sa.Connection, run_id: str) -> list[ToolCall]:

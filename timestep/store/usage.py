@@ -31,13 +31,14 @@ class ModelCallUsage:
     cost_micro_usd: int | None = None
 
 
+_INSERT = insert(usage).on_conflict_do_nothing()
 _COLUMNS = tuple(usage.c[name] for name in ModelCallUsage.__dataclass_fields__)
 
 
 def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
-        connection.execute(insert(usage).on_conflict_do_nothing(), [dict(vars(call)) for call in calls])
+        connection.execute(_INSERT, [dict(vars(call)) for call in calls])
 
 
 def list_usage(connection: sa.Connection, run_id: str) -> list[ModelCallUsage]:

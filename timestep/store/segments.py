@@ -1,0 +1,181 @@
+"""The two transactions of a segment: `start_segment` and `close_segment`.
+
+Both may be repeated, by the same executor or by the one that took over, and change nothing the second time. They are
+on the path of every run, so their statements are written as SQL once, instead of being built anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from timestep.records import FINISHED, RunRequest, RunStatus, TokenUsage
+from timestep.run_state.envelope import Snapshot
+from timestep.store.agents import AgentDefinition, insert_definitions
+from timestep.store.approvals import Approval, insert_approvals
+from timestep.store.run_states import save_snapshot
+from timestep.store.runs import StoredRun, get_stored_run, request_values, stored_run
+from timestep.store.sessions import append_items, read_items
+from timestep.store.tables import JSON, runs, usage
+from timestep.store.tool_calls import ToolCall, insert_tool_calls
+from timestep.store.usage import ModelCallUsage, insert_usage
+
+_COUNTERS = tuple(TokenUsage.__dataclass_fields__)
+
+_POSITION = """
+case when {session} is not null then coalesce(
+  {known}, (select s.last_position from timestep.sessions s where s.id = {session}), 0) end"""
+
+_START = f"""
+  status = 'running', reason = null, segment = :segment,
+  attempt = case when r.segment = :segment then r.attempt + 1 else 1 end,
+  agent_hash = coalesce(:agent_hash, r.agent_hash),
+  executor_id = :executor_id, application_version = :application_version,
+  session_position = {_POSITION.format(session="r.session_id", known="r.session_position")},
+  started_at = coalesce(r.started_at, now()), segment_started_at = now(),
+  deadline_at = coalesce(case when r.segment = :segment then r.deadline_at end,
+                         now() + make_interval(secs => r.timeout_seconds - r.executed_seconds))
+where r.id = :id and r.status <> 'cancelled' and r.closed_segment < :segment
+returning {", ".join("r." + column.name for column in runs.c)}"""
+
+_START_KNOWN = sa.text(f"update timestep.runs as r set {_START}").columns(*runs.c)
+
+_START_NEW = (
+    sa.text(f"""
+insert into timestep.runs as r
+  (id, agent, agent_hash, status, segment, attempt, session_id, session_position, input, input_digest, context, options,
+   parent_run_id, executor_id, application_version, timeout_seconds, deadline_at, segment_started_at, started_at)
+values
+  (:id, :agent, :agent_hash, 'running', :segment, 1, :session_id,
+   {_POSITION.format(session="cast(:session_id as text)", known="null")},
+   :input, :input_digest, :context, :options, :parent_run_id, :executor_id, :application_version, :timeout_seconds,
+   now() + make_interval(secs => cast(:timeout_seconds as float8)), now(), now())
+on conflict (id) do update set {_START}""")
+    .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
+    .columns(*runs.c)
+)
+
+_CLOSE = sa.text(f"""
+update timestep.runs as r set
+  status = :status, reason = :reason, closed_segment = :segment, output = :output, error = :error,
+  last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
+  executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
+  session_items_stored = case when :status = 'failed' then r.session_items_stored + :items else 0 end,
+  {", ".join(f"{name} = r.{name} + :{name}" for name in _COUNTERS)}
+where r.id = :id and r.status = 'running' and r.closed_segment < :segment""").bindparams(
+    *(sa.bindparam(name, type_=JSON) for name in ("output", "error")), sa.bindparam("status", type_=sa.Text)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedSegment:
+    """What a segment starts from. `is_closed`: it has ended before, and the row says how."""
+
+    stored: StoredRun
+    history: list[dict[str, Any]]
+    is_closed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """Everything that the closing transaction of a segment stores."""
+
+    run_id: str
+    segment: int
+    status: RunStatus
+    reason: str | None
+    output: Any
+    error: dict[str, Any] | None
+    last_agent: str | None
+    session_id: str | None
+    session_items: Sequence[dict[str, Any]] = ()
+    snapshot: Snapshot | None = None
+    tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
+    model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
+    approvals: Sequence[Approval] = field(default_factory=tuple)
+
+
+def start_segment(
+    connection: sa.Connection,
+    *,
+    run_id: str,
+    segment: int,
+    request: RunRequest | None,
+    input_digest: str,
+    executor_id: str,
+    application_version: str,
+    definition: AgentDefinition | None,
+    is_definition_stored: bool = False,
+    parent: str | None = None,
+) -> StartedSegment:
+    """Note that a segment executes here now, and read what it starts from.
+
+    A run that was started directly gets its row here, from `request`. The end of the session's history is fixed by
+    the first start, so that a repeat sees the same items. A closed or cancelled run is not touched.
+
+    Raises:
+        RunNotFoundError: there is no row and no request.
+    """
+    if definition is not None and not is_definition_stored:
+        insert_definitions(connection, [definition])
+    values: dict[str, Any] = {
+        "id": run_id,
+        "segment": segment,
+        "agent_hash": definition.hash if definition is not None else None,
+        "executor_id": executor_id,
+        "application_version": application_version,
+    }
+    if request is None:
+        found = connection.execute(_START_KNOWN, values)
+    else:
+        found = connection.execute(
+            _START_NEW, request_values(request, input_digest) | values | {"parent_run_id": parent}
+        )
+    row = found.mappings().first()
+    is_closed = row is None
+    stored = stored_run(row) if row is not None else get_stored_run(connection, run_id)
+    history: list[dict[str, Any]] = []
+    if not is_closed and stored.run.session_id and stored.session_position:
+        history = read_items(connection, stored.run.session_id, up_to_position=stored.session_position)
+    return StartedSegment(stored=stored, history=history, is_closed=is_closed)
+
+
+def close_segment(connection: sa.Connection, closing: Closing) -> bool:
+    """End a segment: the run's row, session items, snapshot, approvals, tool calls and usage, all or nothing.
+
+    Return False, and change nothing, when the segment is closed already or the run was cancelled meanwhile.
+    """
+    fresh = _fresh_calls(connection, closing)
+    values: dict[str, Any] = {name: sum(getattr(call, name) for call in fresh) for name in _COUNTERS}
+    values |= {
+        "id": closing.run_id,
+        "segment": closing.segment,
+        "status": closing.status,
+        "reason": closing.reason,
+        "is_finished": closing.status in FINISHED,
+        "output": closing.output,
+        "error": closing.error,
+        "last_agent": closing.last_agent,
+        "items": len(closing.session_items),
+    }
+    if connection.execute(_CLOSE, values).rowcount != 1:
+        return False
+    if closing.session_id:
+        append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
+    if closing.snapshot is not None:
+        save_snapshot(connection, closing.snapshot)
+    insert_tool_calls(connection, closing.tool_calls)
+    insert_usage(connection, fresh)
+    insert_approvals(connection, closing.approvals)
+    return True
+
+
+def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:
+    """Return the model calls that no segment has stored: one that replays a copied journal brings its calls again."""
+    if closing.segment == 1:
+        return list(closing.model_calls)
+    known = set(connection.execute(sa.select(usage.c.step).where(usage.c.run_id == closing.run_id)).scalars())
+    return [call for call in closing.model_calls if call.step not in known]
