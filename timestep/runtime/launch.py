@@ -51,7 +51,13 @@ _executor: Executor | None = None
 class _ExpectedEnds(logging.Filter):
     """Drop what DBOS logs about ends of segments that are no failures: parked, cancelled, fenced."""
 
-    _EXPECTED = (AgentNotRegisteredError, ExecutorFencedError, HistoryChangedError, RunCancelledError)
+    _EXPECTED = (
+        AgentNotRegisteredError,
+        ExecutorFencedError,
+        HistoryChangedError,
+        RunCancelledError,
+        dbos_error.DBOSAwaitedWorkflowCancelledError,
+    )
     _TEXTS = ("was cancelled during execution", "outcome was not recorded", "is no longer owned by this execution")
 
     def filter(self, record: logging.LogRecord) -> bool:

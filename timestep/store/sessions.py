@@ -16,7 +16,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from timestep.store.tables import session_items, sessions
 
-
 _INSERT = sa.insert(session_items)
 _RAISE = (
     insert(sessions)
