@@ -1,0 +1,58 @@
+"""What the children of these tests do: executors of the scenario and of small agents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import scenario
+import side_log
+import stops
+
+import timestep.client
+import timestep.durable.start
+import timestep.runtime  # noqa: F401 - imported before the fork
+from timestep import Session, cleanup_dbos, ensure_dbos_launched, register_agents, run_agent_workflow
+from timestep.durable.scope import Scope
+
+GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
+
+
+async def launch() -> None:
+    """Launch and stop."""
+    await ensure_dbos_launched()
+    await cleanup_dbos()
+
+
+async def sweep(*, runs: Sequence[str], has_reservation: bool = True) -> None:
+    """Start the runs of the scenario, or wait for those that were started before, and tell how each ended."""
+    stops.install()
+    if not has_reservation:
+        _draw_ids_late()
+    register_agents(scenario.build())
+    await ensure_dbos_launched()
+    await asyncio.gather(*(_one(run) for run in runs))
+
+
+async def _one(run: str) -> None:
+    session = Session(f"session-{run}")
+    if not await session.get_items():
+        await session.add_items(GREETING)
+    try:
+        result = await run_agent_workflow("desk", scenario.INPUT, session, workflow_id=run)
+    except Exception as error:
+        side_log.write("failed", run, error=f"{type(error).__name__}: {error}")
+    else:
+        side_log.write("finished", run, output=result.output, status=result.status)
+    await side_log.stop_at(run, "finished")
+
+
+def _draw_ids_late() -> None:
+    """Draw each step id when its call runs, as a program without reservations does."""
+
+    def plan(self: Scope, calls: Any, tools: Any) -> None:
+        del calls, tools
+        self.slots, self.taken = {}, []
+
+    Scope.plan = plan  # type: ignore[method-assign]
