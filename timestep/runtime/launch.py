@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
+from dbos import error as dbos_error
 
 from timestep.client import connect_client, sqlalchemy_url
 from timestep.durable import dbos_seam, runner
