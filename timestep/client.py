@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
-from dbos import DBOSClient, EnqueueOptions, SetWorkflowID
+from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
 
 from timestep.errors import RunNotFoundError, RunStateError
-from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, segment_id
-from timestep.records import Run, RunRequest, RunStatus
-from timestep.serializer import JournalSerializer, refuse_pickles
+from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
+from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
+from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
@@ -175,6 +176,15 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
     database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
 
 
+def list_steps(client: DBOSClient, run: Run) -> list[Step]:
+    """Return the recorded steps of a run, segment by segment, in the order of their ids."""
+    return [
+        _step(segment, info)
+        for segment in range(1, run.segment + 1)
+        for info in client.list_workflow_steps(segment_id(run.run_id, segment))
+    ]
+
+
 def find_runs(
     database: Database,
     *,
@@ -216,11 +226,49 @@ def _sorted(value: Any) -> Any:
     return value
 
 
+def _step(segment: int, info: StepInfo) -> Step:
+    output = info["output"]
+    envelope: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {"ok": output}
+    started = envelope.get("started_at") or (info["started_at_epoch_ms"] or 0) / 1000
+    finished = envelope.get("finished_at") or (info["completed_at_epoch_ms"] or 0) / 1000
+    if "seconds" in envelope:
+        finished = started + envelope["seconds"]
+    error = envelope.get("error") or (encode_error(info["error"]) if info["error"] is not None else None)
+    result, kind = envelope.get("ok"), kind_of_step(info["function_name"])
+    return Step(
+        segment=segment,
+        step_id=info["function_id"],
+        name=info["function_name"],
+        kind=kind,
+        started_at=datetime.fromtimestamp(started, UTC) if started else None,
+        finished_at=datetime.fromtimestamp(finished, UTC) if finished else None,
+        result=result,
+        error=error,
+        attempt=envelope.get("attempt", 1),
+        usage=_usage(result) if kind == "model_turn" else None,
+        model=envelope.get("model") if kind == "model_turn" else None,
+    )
+
+
+def _usage(response: Any) -> TokenUsage | None:
+    used = response.get("usage") if isinstance(response, dict) else None
+    if not isinstance(used, dict):
+        return None
+    given = cast("dict[str, Any]", used)
+    return TokenUsage(
+        requests=given.get("requests") or 1,
+        input_tokens=given.get("input_tokens") or 0,
+        cached_tokens=(given.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        output_tokens=given.get("output_tokens") or 0,
+        reasoning_tokens=(given.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+    )
+
+
 def _changed(run_id: str) -> RunStateError:
     return RunStateError(f"The run {run_id!r} changed at this moment.", hint="Look at it, then try again.")
 
 
 __all__ = [
-    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "resume_run",
+    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "list_steps", "resume_run",
     "sqlalchemy_url", "wait_run",
 ]  # fmt: skip

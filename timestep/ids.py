@@ -86,6 +86,11 @@ def run_of_segment(workflow_id: str) -> tuple[str, int]:
     return workflow_id, 1
 
 
+def kind_of_step(name: str) -> str:
+    """Return the kind of a step by its name: `tool_call` of `1:call_2/tool_call:1:lookup:call_7`."""
+    return name.rpartition("/")[2].partition(":")[0]
+
+
 def _problem_of(text: str) -> str:
     if not text:
         return "is empty"

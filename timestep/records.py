@@ -80,6 +80,7 @@ class Step:
     error: dict[str, Any] | None
     attempt: int
     usage: TokenUsage | None
+    model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,9 +63,10 @@ def emit_json_line(value: object) -> None:
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write rows to stdout, aligned below `columns`; a terminal gets them fitted to its width.
 
-    The first column is never cut. None is an empty cell. Line breaks and control characters are made visible.
+    The first column is never cut. None is an empty cell. Line breaks and control characters are made visible;
+    spaces at the start of a cell stay, they draw a tree.
     """
-    cells = [[clean("" if cell is None else str(cell)) for cell in row] for row in rows]
+    cells = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
     if sys.stdout.isatty():
         widths = _fitted(widths, shutil.get_terminal_size().columns)
@@ -156,6 +157,11 @@ def _jsonable(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return " " * (len(text) - len(text.lstrip(" "))) + clean(text)
 
 
 def _width(text: str) -> int:

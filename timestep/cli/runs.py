@@ -1,0 +1,335 @@
+"""`timestep runs`: what is stored of runs, and the verbs on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from timestep.cli.output import (
+    TimeStyle,
+    coloured,
+    emit,
+    emit_json,
+    emit_table,
+    format_time,
+    json_option,
+    note,
+    time_option,
+)
+from timestep.errors import RunStateError
+from timestep.records import RUN_STATUSES, Run, RunStatus, Step
+
+if TYPE_CHECKING:
+    from timestep.cli.trace import Node
+
+LONGEST_EXCERPT = 200
+"""Characters of an input, an output or a result in a table."""
+
+_COLOURS: dict[RunStatus, str] = {
+    "queued": "cyan",
+    "running": "blue",
+    "interrupted": "yellow",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+@click.group()
+def command() -> None:
+    """List, show, cancel and resume runs.
+
+    A run id may be cut to a prefix that no other run has.
+
+    \b
+    Example:
+      timestep runs list --status running
+    """
+
+
+@command.command("list")
+@click.option(
+    "--status", "statuses", type=click.Choice(RUN_STATUSES), multiple=True, help="Runs of this status; may be repeated."
+)
+@click.option("--agent", metavar="NAME", help="Runs of this agent.")
+@click.option("--session", "session_id", metavar="ID", help="Runs of this session.")
+@click.option("--id", "id_prefix", metavar="PREFIX", help="Runs whose id begins so.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@time_option
+@json_option
+def list_command(
+    statuses: tuple[RunStatus, ...],
+    agent: str | None,
+    session_id: str | None,
+    id_prefix: str | None,
+    limit: int,
+    time_style: TimeStyle,
+    as_json: bool,
+) -> None:
+    """Print runs, the newest first.
+
+    \b
+    Example:
+      timestep runs list --status failed --agent support
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.client import find_runs
+
+    with open_desk() as desk:
+        found = find_runs(
+            desk.database, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
+        )
+    if as_json:
+        emit_json(found)
+        return
+    if not found:
+        note("No runs.")
+        return
+    emit_table(
+        ["ID", "AGENT", "STATUS", "CREATED", "TIME", "TOKENS", "INPUT"],
+        [
+            [
+                run.run_id,
+                run.agent,
+                run.status,
+                format_time(run.created_at, time_style),
+                _seconds(run.started_at, run.finished_at),
+                _tokens(run.usage.input_tokens + run.usage.output_tokens),
+                _excerpt(run.input_items),
+            ]
+            for run in found
+        ],
+    )
+
+
+@command.command()
+@click.argument("run_id", metavar="ID")
+@time_option
+@json_option
+def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
+    """Draw a run as a trace: segments, turns, model and tool calls.
+
+    Starts are counted from the start of the run.
+
+    \b
+    Example:
+      timestep runs show order-43
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.cli.trace import trace_of
+    from timestep.client import full_run_id, list_steps
+    from timestep.store.approvals import open_approvals
+    from timestep.store.runs import get_stored_run
+
+    with open_desk() as desk:
+        run = desk.database.run_sync(get_stored_run, full_run_id(desk.database, run_id)).run
+        trace = trace_of(run, list_steps(desk.client, run))
+        asked = desk.database.run_sync(open_approvals, run.run_id)
+        executors = desk.live_executors(run.agent)
+    if as_json:
+        emit_json({"run": run, "approvals": asked, "segments": [node.to_json() for node in trace]})
+        return
+    _emit_header(run, trace, time_style)
+    for approval in asked:
+        emit(f"waits for an approval of {_excerpt(f'{approval.tool}({approval.arguments})')}")
+    if run.status == "queued" and not executors:
+        emit(f"no live executor has the agent {run.agent!r}: start one with `timestep worker MODULE`")
+    rows = [row for node in trace for row in _rows(node, run, time_style, depth=0)]
+    if rows:
+        emit()
+        emit_table(["STEP", "START", "TIME", "ATTEMPT", "TOKENS", "RESULT"], rows)
+
+
+@command.command()
+@click.argument("run_id", metavar="ID")
+@time_option
+@json_option
+def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
+    """Print the recorded steps of a run as they are in the journal.
+
+    \b
+    Example:
+      timestep runs steps order-43 --json
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.client import full_run_id, list_steps
+    from timestep.store.runs import get_stored_run
+
+    with open_desk() as desk:
+        run = desk.database.run_sync(get_stored_run, full_run_id(desk.database, run_id)).run
+        found = list_steps(desk.client, run)
+    if as_json:
+        emit_json(found)
+        return
+    if not found:
+        note("No step is recorded yet.")
+        return
+    emit_table(
+        ["NAME", "SEGMENT", "ID", "START", "TIME", "ATTEMPT", "RESULT"],
+        [
+            [
+                step.name,
+                step.segment,
+                step.step_id,
+                _start(step.started_at, run, time_style),
+                _seconds(step.started_at, step.finished_at),
+                step.attempt,
+                _excerpt(step.error if step.error is not None else step.result),
+            ]
+            for step in found
+        ],
+    )
+
+
+@command.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--wait", "wait_seconds", type=click.FloatRange(min=0), default=0, metavar="SECONDS", help="Wait for its end."
+)
+@json_option
+@click.pass_context
+def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bool) -> None:
+    """Print the output of a run that has ended.
+
+    The exit code is 4 when the run failed or was cancelled, 5 when it waits for an approval, and 1 when it has not
+    ended.
+
+    \b
+    Example:
+      timestep runs result order-43 --wait 60
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.cli.ending import show_ending
+    from timestep.client import SETTLED, full_run_id, wait_run
+    from timestep.store.runs import get_stored_run
+
+    with open_desk() as desk:
+        run_id = full_run_id(desk.database, run_id)
+        run = desk.database.run_sync(get_stored_run, run_id).run
+        if run.status not in SETTLED and wait_seconds:
+
+            async def wait() -> Run:
+                stored = await asyncio.wait_for(wait_run(desk.database, run_id), wait_seconds)
+                return stored.run
+
+            with contextlib.suppress(TimeoutError):
+                run = asyncio.run(wait())
+        if run.status not in SETTLED:
+            raise RunStateError(
+                f"The run {run_id!r} is {run.status} and has no result yet.",
+                hint=f"Wait for it: timestep runs result {run_id} --wait 60",
+            )
+        context.exit(show_ending(desk.database, run, as_json=as_json))
+
+
+@command.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+def cancel(run_ids: tuple[str, ...]) -> None:
+    """Cancel runs: queued and waiting ones at once, running ones at their next step.
+
+    What a run had stays, and `timestep runs resume` goes on from it.
+
+    \b
+    Example:
+      timestep runs cancel order-43
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.client import cancel_run, full_run_id
+
+    with open_desk() as desk:
+        for text in run_ids:
+            before = cancel_run(desk.database, desk.client, full_run_id(desk.database, text))
+            note(f"The run {before.run_id} was {before.status} and is cancelled.")
+
+
+@command.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--max-turns", type=click.IntRange(min=1), help="New limit of turns, for a run that has reached its own.")
+def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
+    """Let runs go on that were cancelled, failed or reached a limit, from their last finished step.
+
+    \b
+    Example:
+      timestep runs resume order-43 --max-turns 30
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.client import full_run_id, resume_run
+
+    with open_desk() as desk:
+        for text in run_ids:
+            before = resume_run(desk.database, desk.client, full_run_id(desk.database, text), max_turns=max_turns)
+            note(f"The run {before.run_id} was {before.status} and is queued to go on.")
+            if not desk.live_executors(before.agent):
+                note(f"No live executor has the agent {before.agent!r}; start one:  timestep worker MODULE")
+
+
+def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
+    from timestep.cli.ending import error_text
+    from timestep.cli.trace import turns_of
+
+    turns = turns_of(trace)
+    tokens = max(run.usage.input_tokens + run.usage.output_tokens, sum(node.tokens for node in trace))
+    status = run.status if run.reason is None else f"{run.status} ({run.reason})"
+    parts = [
+        run.run_id,
+        run.agent,
+        coloured(status, _COLOURS[run.status]),
+        f"started {format_time(run.started_at, time_style)}" if run.started_at else "not started",
+        _seconds(run.started_at, run.finished_at),
+        f"{turns} turn{'' if turns == 1 else 's'}",
+        f"{tokens:,} tok",
+    ]
+    emit("  ".join(part for part in parts if part))
+    error = error_text(run) if run.status == "failed" else None
+    for name, value in (
+        ("session", run.session_id),
+        ("input", run.input_items),
+        ("output", run.output),
+        ("error", error),
+    ):
+        if value is not None:
+            emit(f"{name:<8}{_excerpt(value)}")
+
+
+def _rows(node: Node, run: Run, time_style: TimeStyle, *, depth: int) -> list[list[object]]:
+    step: Step | None = node.step
+    row: list[object] = [
+        "  " * depth + f"{node.kind} {node.name}",
+        _start(node.started_at, run, time_style),
+        _seconds(node.started_at, node.finished_at),
+        step.attempt if step is not None else None,
+        _tokens(node.tokens) if node.kind in ("model", "agent", "segment") else None,
+        _excerpt(node.detail),
+    ]
+    return [row, *(inner for child in node.children for inner in _rows(child, run, time_style, depth=depth + 1))]
+
+
+def _start(moment: datetime | None, run: Run, time_style: TimeStyle) -> str:
+    if moment is None:
+        return ""
+    if time_style == "iso" or run.started_at is None:
+        return format_time(moment, "iso")
+    return f"+{max(0.0, (moment - run.started_at).total_seconds()):.1f} s"
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> str:
+    return f"{max(0.0, (end - start).total_seconds()):.1f} s" if start is not None and end is not None else ""
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _excerpt(value: object) -> str:
+    """Return the beginning of a value on one line."""
+    if isinstance(value, list) and value:  # the last item of an input is what the run was asked
+        last = cast("list[object]", value)[-1]
+        value = cast("dict[str, object]", last).get("content", last) if isinstance(last, dict) else last
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text[: 4 * LONGEST_EXCERPT].split())
+    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
