@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from timestep.ids import segment_id
+
 if TYPE_CHECKING:
     from drill import Child, Drill
 
@@ -36,6 +38,33 @@ _LEFT = {
     "history": "select function_id, function_name from dbos.operation_outputs where workflow_uuid = %s order by 1",
     "workflow": "select status from dbos.workflow_status where workflow_uuid = %s",
 }  # fmt: skip
+
+
+STEPS = [
+    "model_turn:1:porter",
+    "tool_call:1:carry:box_0",
+    "model_turn:2:porter",
+    "tool_call:2:carry:box_1",
+    "model_turn:3:porter",
+]
+WHOLE: list[object] = [
+    [(name,) for name in STEPS],
+    [(6, 6)],
+    [("model_turn:1:porter", 1), ("model_turn:2:porter", 1), ("model_turn:3:porter", 1)],
+    [(3, 30, 3)],
+]
+"""What a run of the porter leaves: its steps, its session items and how many of them differ, its usage."""
+
+
+def left_by_porter(drill: Drill, run: str, *, segment: int = 1) -> list[object]:
+    """Return the steps, session items and usage that a run of the porter has in the database."""
+    items = "select count(*), count(distinct item::text) from timestep.session_items where run_id = %s"
+    return [
+        [(name,) for _, name in sorted(journal(drill, segment_id(run, segment)))],
+        drill.rows(items, run),
+        drill.rows("select step, requests from timestep.usage where run_id = %s order by step", run),
+        drill.rows("select requests, input_tokens, output_tokens from timestep.runs where id = %s", run),
+    ]
 
 
 def left_by(drill: Drill, run: str) -> dict[str, str]:

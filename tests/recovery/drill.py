@@ -151,6 +151,44 @@ class Drill:
         with psycopg.connect(self.server.conninfo(self.database), autocommit=True) as connection:
             connection.execute(statement.encode(), arguments)
 
+    def wait_status(self, run: str, *statuses: str) -> None:
+        """Wait until the row of a run has one of these status words."""
+        wait_until(lambda: self.status(run) in statuses, f"{run} {statuses}, it is {self.status(run)}")
+
+    def status(self, run: str) -> str | None:
+        """Return the status word of a run."""
+        found = self.rows("select status from timestep.runs where id = %s", run)
+        return found[0][0] if found else None
+
+    def workflow_status(self, workflow: str) -> str | None:
+        """Return DBOS's status word of a segment."""
+        found = self.rows("select status from dbos.workflow_status where workflow_uuid = %s", workflow)
+        return found[0][0] if found else None
+
+    def wait_reached(self, *runs: str, child: Child) -> None:
+        """Wait until the runs are held at their points in this child."""
+
+        def are_there(lines: list[dict[str, Any]]) -> bool:
+            return {line["run"] for line in lines if line["what"] == "reached" and line["pid"] == child.pid} >= set(
+                runs
+            )
+
+        self.wait_lines(are_there, f"{runs} reached", child=child)
+
+    def wait_launched(self, child: Child) -> None:
+        """Wait until a child is an executor."""
+        self.wait_lines(
+            lambda lines: any(line["what"] == "launched" and line["pid"] == child.pid for line in lines),
+            "launched", child=child,
+        )  # fmt: skip
+
+    def started(self, run: str) -> list[str]:
+        """Return the names of the step bodies of a run that have begun, in that order."""
+        return [
+            line["name"] for line in self.lines()
+            if line["run"].partition("~")[0] == run and line["what"] == "start" and line["kind"] == "step"
+        ]  # fmt: skip
+
     def release(self) -> None:
         """Let what is held at a point go on."""
         (self.folder / "release").touch()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import porter
 import scenario
 import side_log
 import stops
@@ -13,7 +14,14 @@ import stops
 import timestep.client
 import timestep.durable.start
 import timestep.runtime  # noqa: F401 - imported before the fork
-from timestep import Session, cleanup_dbos, ensure_dbos_launched, register_agents, run_agent_workflow
+from timestep import (
+    Session,
+    cleanup_dbos,
+    ensure_dbos_launched,
+    queue_agent_workflow,
+    register_agents,
+    run_agent_workflow,
+)
 from timestep.durable.scope import Scope
 
 GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
@@ -56,3 +64,29 @@ def _draw_ids_late() -> None:
         self.slots, self.taken = {}, []
 
     Scope.plan = plan  # type: ignore[method-assign]
+
+
+async def executor(
+    *, runs: Sequence[str] = (), queued: Sequence[str] = (), tool: str = "carry", has_agent: bool = True, **options: Any
+) -> None:
+    """Start the runs of the porter, and execute what there is until killed."""
+    stops.install()
+    if has_agent:
+        register_agents(porter.build())
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
+    for run in queued:
+        queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
+    await asyncio.gather(*(_carry(run, tool, **options) for run in runs))
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def _carry(run: str, tool: str, **options: Any) -> None:
+    try:
+        result = await run_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
+    except Exception as error:
+        side_log.write("failed", run, error=f"{type(error).__name__}: {error}")
+    else:
+        side_log.write("finished", run, output=result.output, status=result.status)

@@ -1,0 +1,144 @@
+"""Several executors of one database: each run belongs to one of them, and moves when that one is gone."""
+
+from __future__ import annotations
+
+import signal
+
+import comparison
+from comparison import STEPS, WHOLE, left_by_porter
+from drill import Drill, wait_until
+
+FREE_LOCKS = """
+select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
+def test_the_runs_of_a_killed_executor_go_on_once_each_in_the_others(drill: Drill) -> None:
+    stops = {"one": "body 1", "two": "recorded 2", "three": "body 4", "four": "close before"}
+    others = [drill.start("executor"), drill.start("executor")]
+    for other in others:
+        drill.wait_launched(other)
+    first = drill.start("executor", stops=stops, runs=list(stops))
+    drill.wait_reached(*stops, child=first)
+    first.kill()
+    for run in stops:
+        drill.wait_status(run, "succeeded")
+        assert left_by_porter(drill, run) == WHOLE
+        assert drill.rows("select attempt from timestep.runs where id = %s", run) == [(2,)]
+    assert drill.started("one") == [STEPS[0], *STEPS]
+    assert drill.started("two") == STEPS
+    assert drill.started("three") == [*STEPS[:4], *STEPS[3:]]
+    assert drill.started("four") == STEPS
+
+
+def test_a_paused_executor_that_was_taken_over_is_fenced_when_it_comes_back(drill: Drill) -> None:
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "1"}
+    points = ("body 2", "end 2", "body 3", "start after", "close before", "close uncommitted", "close after")
+    stops = {point.replace(" ", "-"): point for point in points}
+    first = drill.start("executor", environment=quick, stops=stops, runs=list(stops))
+    drill.wait_reached(*stops, child=first)
+    first.send(signal.SIGSTOP)
+    drill.rows(FREE_LOCKS)  # a frozen process keeps its lock as long as its connection lives
+    second = drill.start("executor", environment=quick)
+    for run in stops:
+        wait_until(lambda run=run: drill.workflow_status(run) == "SUCCESS", f"{run} is over")
+    assert [left_by_porter(drill, run) for run in stops] == [WHOLE] * len(stops)
+    whole = [comparison.left_by(drill, run) for run in stops]
+    begun = len(drill.lines())
+    drill.release()
+    first.send(signal.SIGCONT)
+    wait_until(lambda: "was taken over" in first.text(), "the first executor sees that it was taken over")
+    drill.wait_lines(
+        lambda lines: {line["run"] for line in lines if line["what"] == "finished"} == set(stops),
+        "the callers in the first executor have their results",
+        child=first,
+    )
+    after = drill.lines(begun)
+    assert [line for line in after if line["what"] == "start"] == []
+    assert {line["output"] for line in after if line["what"] == "finished"} == {"carried 2 boxes, saw 5 items"}
+    assert [comparison.left_by(drill, run) for run in stops] == whole
+    attempts = "select attempt from timestep.tool_calls where run_id = 'end-2' order by call_key"
+    assert drill.rows(attempts) == [(2,), (2,)], "the result of the fenced attempt was not taken"
+    assert second.pid not in drill.warm.codes
+
+
+def test_a_restart_of_the_server_does_not_make_live_executors_take_over_each_other(drill: Drill) -> None:
+    executors = {run: drill.start("executor", stops={run: "body 2"}, runs=[run]) for run in ("one", "two")}
+    for run, executor in executors.items():
+        drill.wait_reached(run, child=executor)
+    drill.kill_server()
+    for executor in executors.values():
+        wait_until(lambda executor=executor: "has its lock back" in executor.text(), "the lock is back")
+    wait_until(
+        lambda: drill.rows("select now() - pg_postmaster_start_time() > interval '8 seconds'") == [(True,)],
+        "the server is up for longer than an executor waits before it takes over",
+    )
+    drill.release()
+    for run, executor in executors.items():
+        drill.wait_status(run, "succeeded")
+        assert left_by_porter(drill, run) == WHOLE
+        assert drill.started(run) == STEPS
+        assert drill.rows("select attempt from timestep.runs where id = %s", run) == [(1,)]
+        assert "is gone" not in executor.text()
+
+
+def test_a_second_live_process_with_the_same_executor_id_does_not_start(drill: Drill) -> None:
+    same = {"TIMESTEP_EXECUTOR_ID": "porter-1"}
+    first = drill.start("executor", environment=same, stops={"one": "body 2"}, runs=["one"])
+    drill.wait_reached("one", child=first)
+    second = drill.start("executor", environment=same)
+    assert drill.warm.code(second.pid) == 1
+    assert "ExecutorIdInUseError" in second.text()
+    assert "porter-1" in second.text()
+    drill.release()
+    drill.wait_status("one", "succeeded")
+    assert drill.started("one") == STEPS
+
+
+def test_a_second_start_with_the_same_executor_id_finishes_what_the_first_left(drill: Drill) -> None:
+    same = {"TIMESTEP_EXECUTOR_ID": "porter-1"}
+    first = drill.start("executor", environment=same, stops={"one": "body 2"}, runs=["one"])
+    drill.wait_reached("one", child=first)
+    first.kill()
+    drill.start("executor", environment=same)
+    drill.wait_status("one", "succeeded")
+    assert left_by_porter(drill, "one") == WHOLE
+    assert drill.started("one") == [*STEPS[:2], *STEPS[1:]]
+
+
+def test_a_second_start_of_a_program_finishes_what_the_first_left_without_being_asked(drill: Drill) -> None:
+    first = drill.start("executor", stops={"one": "recorded 3", "two": "body 1"}, runs=["one"], queued=["two"])
+    drill.wait_reached("one", child=first)
+    first.kill()
+    drill.start("executor")
+    for run in ("one", "two"):
+        drill.wait_status(run, "succeeded")
+        assert left_by_porter(drill, run) == WHOLE
+    assert drill.started("one") == STEPS
+
+
+def test_a_stopped_executor_hands_its_runs_over(drill: Drill) -> None:
+    first = drill.start("executor", stops={"one": "recorded 2"}, queued=["one"])
+    drill.wait_reached("one", child=first)
+    (drill.folder / "end").touch()
+    first.end()
+    (drill.folder / "end").unlink()
+    drill.start("executor")
+    drill.wait_status("one", "succeeded")
+    assert left_by_porter(drill, "one") == WHOLE
+    assert drill.started("one") == STEPS
+
+
+def test_a_run_whose_agent_the_executor_does_not_know_waits_for_one_that_knows_it(drill: Drill) -> None:
+    first = drill.start("executor", stops={"one": "recorded 2"}, runs=["one"])
+    drill.wait_reached("one", child=first)
+    stranger = drill.start("executor", has_agent=False)
+    drill.wait_launched(stranger)
+    first.kill()
+    drill.wait_status("one", "interrupted")
+    assert drill.rows("select reason from timestep.runs where id = 'one'") == [("agent_not_registered",)]
+    stranger.kill()
+    drill.start("executor")
+    drill.wait_status("one", "succeeded")
+    assert left_by_porter(drill, "one") == WHOLE
+    assert drill.started("one") == STEPS
