@@ -125,7 +125,7 @@ def queue_agent_workflow(
         entry,
         given(input_items),
         session=session,
-        session_id=session_id or session_of(state_store),
+        session_id=session_id if session_id is not None else session_of(state_store),
         workflow_id=workflow_id,
         context=context,
         max_turns=max_turns,

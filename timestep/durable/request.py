@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -60,9 +61,11 @@ def build_request(
         InvalidInputError: the input, an id or a limit is malformed.
         NotDurableError: a parameter could not be found again after a crash.
     """
-    if timeout_seconds is not None and not timeout_seconds > 0:
+    if timeout_seconds is not None and not (
+        _is_number(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
+    ):
         raise InvalidInputError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}.")
-    if max_turns is not None and max_turns < 1:
+    if max_turns is not None and not (_is_number(max_turns, int) and max_turns >= 1):
         raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
     return RunRequest(
         run_id=new_run_id() if workflow_id is None else check_run_id(workflow_id),
@@ -146,9 +149,15 @@ def _check_item(item: Any, number: int) -> Any:
     return dict(fields)
 
 
+def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 def _session_id(session: Any, session_id: str | None) -> str | None:
     if session is None:
-        return None if session_id is None else check_session_id(session_id)
+        session = session_id
+    if session is None:
+        return None
     if isinstance(session, str):
         return check_session_id(session)
     if isinstance(session, Session):

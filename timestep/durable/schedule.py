@@ -82,7 +82,7 @@ def create_scheduled_agent_workflow(
         entry,
         given(input_items),
         session=session,
-        session_id=session_id or session_of(state_store),
+        session_id=session_id if session_id is not None else session_of(state_store),
         context=context,
         max_turns=max_turns,
         run_config=run_config,
