@@ -66,7 +66,7 @@ def create_scheduled_agent_workflow(
     Raises:
         InvalidInputError: the crontab or the zone is not valid, or as in `run_agent_workflow`.
     """
-    if not croniter.is_valid(crontab, second_at_beginning=True):
+    if not croniter.is_valid(crontab, second_at_beginning=True) or len(crontab.split()) > 6:
         raise InvalidInputError(
             f"The crontab {crontab!r} is not valid.",
             hint='Write five fields, such as "0 9 * * 1-5", or six with seconds.',
