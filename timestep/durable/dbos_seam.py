@@ -19,6 +19,7 @@ from dbos._context import DBOSContext
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Engine
 
+from timestep.durable.threads import SortingExecutor
 from timestep.errors import UnsupportedError
 
 LARGEST_STEP_ID = 2**31 - 1
@@ -129,6 +130,15 @@ def stop_taking_work() -> None:
         event.set()
 
 
+def separate_tool_threads(tool_threads: int) -> None:
+    """Make the default executor of DBOS's loops one that has threads for blocking tools; after the launch.
+
+    DBOS sets its shared executor on the running loop again at every step.
+    """
+    instance = _instance()
+    instance._shared_executor_field = SortingExecutor(instance._executor, tool_threads=tool_threads)
+
+
 def executor_pool() -> Any:
     """Return the thread pool in which DBOS reads and writes checkpoints."""
     return _instance()._executor
@@ -169,6 +179,7 @@ def _check(function: Callable[..., Any], parameters: list[str]) -> None:
         )
 
 
+_check(dbos_dbos._SharedExecutor.__init__, ["self", "executor"])
 _check(dbos_context.get_local_dbos_context, [])
 _check(dbos_context._set_local_dbos_context, ["ctx"])
 _check(dbos_recovery.recover_pending_workflows, ["dbos", "executor_ids"])

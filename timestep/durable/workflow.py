@@ -19,7 +19,6 @@ from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.run import Outcome, run_segment
 from timestep.durable.scope import Scope, Segment
 from timestep.durable.step import StepFailure, is_history_change
-from timestep.durable.threads import separate_tool_threads
 from timestep.errors import AgentNotRegisteredError, HistoryChangedError, RunCancelledError, ToolResultError
 from timestep.ids import DEFAULT_QUEUE, STREAM_KEY, WORKFLOW_AGENT_RUN, WORKFLOW_SCHEDULED_RUN, run_of_segment
 from timestep.records import RunRequest
@@ -54,7 +53,6 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)
-    separate_tool_threads(dbos_seam.executor_pool(), tool_threads=engine().settings.tool_threads)
     entry = find_agent(work["agent"])
     started = await _start(run_id, number, work, entry)
     if started.is_closed:

@@ -194,6 +194,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         register_workflows()
         _quieten()
         DBOS.launch()
+        dbos_seam.separate_tool_threads(settings.tool_threads)
         client = connect_client(database, name=settings.name)
         set_engine(
             Engine(
