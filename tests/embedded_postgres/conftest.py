@@ -51,6 +51,7 @@ class Child:
     def __init__(self, directory: Path, code: str, environment: dict[str, str], prefix: list[str]) -> None:
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, "-c", code, str(directory)],
+            stdin=subprocess.PIPE,  # its end tells the child to go on, if it waits for that
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
