@@ -1,0 +1,155 @@
+"""Write the pages of docs/reference from the code, or with --check say whether they are up to date.
+
+python docs/generate_reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from timestep import cli, errors, settings
+from timestep.cli.errors import EXIT_CODE_MEANINGS, exit_code_of
+
+FOLDER = Path(__file__).parent / "reference"
+PACKAGE = Path(cli.__file__).parents[1]
+MARK = "<!-- Made by docs/generate_reference.py; do not edit. -->"
+HELP_WIDTH = 100
+
+MEANINGS = {
+    "name": "Name of the application, and of its database on the embedded server.",
+    "data_directory": "Folder of the embedded server.",
+    "application_version": "The application's own part of the version that segments are bound to.",
+    "executor_id": "Id of this executor; a unique one when absent.",
+    "max_result_bytes": "Largest result of one step.",
+    "executor_threads": "Threads for checkpoints and DBOS's own work.",
+    "tool_threads": "Threads for blocking tools.",
+    "pool_size": "Database connections of the process.",
+    "run_migrations": "Whether a launch brings both schemas up to date.",
+    "takeover_seconds": "How long the lock of an executor must have been free before its runs are taken over.",
+    "log_level": "Level of the logs of DBOS.",
+}
+
+
+def cli_page() -> str:
+    """Return the help of every command, and the exit codes."""
+    parts = ["# Command line", "", MARK, "", "Data goes to stdout, everything else to stderr.", ""]
+    for words, text in _helps(cli.command, ("timestep",)):
+        parts += [f"## {' '.join(words)}", "", "```text", text, "```", ""]
+    parts += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    parts += [f"| {int(code)} | {meaning} |" for code, meaning in EXIT_CODE_MEANINGS.items()]
+    return "\n".join(parts) + "\n"
+
+
+def settings_page() -> str:
+    """Return every setting with its variable, key, default and meaning."""
+    text = inspect.getdoc(settings) or ""
+    parts = ["# Settings", "", MARK, "", text.split("\n", 2)[2], ""]
+    parts += ["| variable | key in `dbos-config.yaml` | default | meaning |", "|---|---|---|---|"]
+    parts += [
+        "| `PG_CONNECTION_URI` | `system_database_url` | found, see above | Url of the database. |",
+        "| `TIMESTEP_PROBE_LOCAL` | | `1` | `0`: do not look for a server on port 5432 of this machine. |",
+    ]
+    for setting in settings._SETTINGS:  # the table is for this page and the resolver
+        key = "name" if setting.field == "name" else f"timestep.{setting.field}"
+        default = "see [data](../../README.md#where-your-data-lives)" if callable(setting.default) else setting.default
+        shown = "" if default is None else default if callable(setting.default) else f"`{_plain(default)}`"
+        parts.append(f"| `{setting.variable}` | `{key}` | {shown} | {MEANINGS[setting.field]} |")
+    parts += ["", "`timestep doctor` prints the value of each, where it came from, and what is wrong with it."]
+    return "\n".join(parts) + "\n"
+
+
+def errors_page() -> str:
+    """Return the tree of errors and what each says."""
+    tree = (inspect.getdoc(errors) or "").split("```")[1]
+    parts = ["# Errors", "", MARK, "", "```text", tree.strip(), "```", ""]
+    parts += [
+        "The message says what happened, `hint` what to do next, and `retryable` whether the same call may succeed"
+    ]
+    parts += ["later without a change.", ""]
+    parts += ["| error | meaning | hint | retryable | exit code |", "|---|---|---|---|---|"]
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.TimestepError):
+            meaning = (kind.__doc__ or "").splitlines()[0]
+            retryable = "yes" if kind.retryable else ""
+            parts.append(f"| `{name}` | {meaning} | {kind.hint} | {retryable} | {int(exit_code_of(kind()))} |")
+    return "\n".join(parts) + "\n"
+
+
+def events_page() -> str:
+    """Return the types of live events with their fields, as the engine writes them."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((PACKAGE / "durable").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "emit":
+                for kind, fields in _events_of(node):
+                    found.setdefault(kind, set()).update(fields)
+    parts = ["# Events", "", MARK, ""]
+    parts += ["What `stream_events(run_id)` and `timestep run` read of a run that was started with `stream=True`.", ""]
+    parts += ["| type | fields |", "|---|---|"]
+    parts += [f"| `{kind}` | {', '.join(f'`{field}`' for field in sorted(found[kind]))} |" for kind in sorted(found)]
+    parts += [
+        "",
+        "Every event also has `turn`, `path` (empty at the top, `<turn>:<call>/` inside a sub-agent), `attempt` and",
+        "`offset`. Go on reading with `offset` plus one. A newer `attempt` of a turn replaces what an older one wrote:",
+        "drop the older one's events of that `path` and `turn`.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "settings.md": settings_page, "errors.md": errors_page, "events.md": events_page}
+
+
+def main() -> int:
+    """Write the pages, or check them: 1 when one is not what would be written."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is stale")
+    is_check = parser.parse_args().check
+    stale: list[str] = []
+    for name, make in PAGES.items():
+        path, page = FOLDER / name, make()
+        if not is_check:
+            path.write_text(page, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != page:
+            stale.append(name)
+    if stale:
+        sys.stderr.write(f"error: {', '.join(stale)} in docs/reference: not up to date\nhint: run make reference\n")
+    return 1 if stale else 0
+
+
+def _helps(
+    command: click.Command, words: tuple[str, ...], parent: click.Context | None = None
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    context = click.Context(
+        command, info_name=words[-1], parent=parent, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH
+    )
+    yield words, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None:
+                yield from _helps(found, (*words, name), context)
+
+
+def _events_of(call: ast.Call) -> Iterator[tuple[str, list[str]]]:
+    for argument in call.args:
+        if isinstance(argument, ast.Dict):
+            fields = {key.value: value for key, value in zip(argument.keys, argument.values, strict=True)
+                      if isinstance(key, ast.Constant)}  # fmt: skip
+            kind = fields.pop("type", None)
+            if isinstance(kind, ast.Constant):
+                yield str(kind.value), [str(name) for name in fields]
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
