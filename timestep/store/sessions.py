@@ -14,9 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from timestep.store.tables import session_items, sessions
+from timestep.store.tables import JSON, session_items, sessions
 
-_INSERT = sa.insert(session_items)
+_INSERT = sa.text("""
+insert into timestep.session_items (session_id, position, run_id, item)
+select :session_id, :first + place - 1, :run_id, item
+from json_array_elements(:items) with ordinality as given (item, place)""").bindparams(
+    sa.bindparam("items", type_=JSON)
+)
 _RAISE = (
     insert(sessions)
     .values(id=sa.bindparam("id"), last_position=sa.bindparam("last_position"))
@@ -78,11 +83,8 @@ def append_items(
     if not items:
         return 0
     first = _take_positions(connection, session_id, len(items))
-    rows = [
-        {"session_id": session_id, "position": position, "run_id": run_id, "item": item}
-        for position, item in enumerate(items, start=first)
-    ]
-    connection.execute(_INSERT, rows)
+    values = {"session_id": session_id, "first": first, "run_id": run_id, "items": list(items)}
+    connection.execute(_INSERT, values)
     return len(items)
 
 

@@ -331,3 +331,15 @@ executors = sa.Table(
     _time("free_since", "When its lock was first seen free; null while it lives."),
     comment="Processes that execute segments.",
 )
+
+
+def insert_rows(table: sa.Table) -> sa.TextClause:
+    """Return a statement that inserts all of `:rows`, a list of dicts as JSON; rows that are there already stay.
+
+    One round trip for any number of rows. Times are ISO 8601 text.
+    """
+    columns = ", ".join(column.name for column in table.columns)
+    return sa.text(
+        f"insert into {table.fullname} ({columns}) "
+        f"select {columns} from json_populate_recordset(null::{table.fullname}, :rows) on conflict do nothing"
+    ).bindparams(sa.bindparam("rows", type_=JSON))

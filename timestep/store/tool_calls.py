@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from timestep.store.json_text import storable_text
-from timestep.store.tables import tool_calls
+from timestep.store.tables import insert_rows, tool_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +31,23 @@ class ToolCall:
     finished_at: datetime | None = None
 
 
-_INSERT = insert(tool_calls).on_conflict_do_nothing()
+_INSERT = insert_rows(tool_calls)
 _COLUMNS = tuple(tool_calls.c[name] for name in ToolCall.__dataclass_fields__)
 
 
 def insert_tool_calls(connection: sa.Connection, calls: Sequence[ToolCall]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
-        rows = [{**vars(call), "arguments": storable_text(call.arguments)} for call in calls]
-        connection.execute(_INSERT, rows)
+        rows = [
+            {
+                **vars(call),
+                "arguments": storable_text(call.arguments),
+                "started_at": call.started_at.isoformat() if call.started_at else None,
+                "finished_at": call.finished_at.isoformat() if call.finished_at else None,
+            }
+            for call in calls
+        ]
+        connection.execute(_INSERT, {"rows": rows})
 
 
 def list_tool_calls(connection: sa.Connection, run_id: str) -> list[ToolCall]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from timestep.store.tables import usage
+from timestep.store.tables import insert_rows, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +30,15 @@ class ModelCallUsage:
     cost_micro_usd: int | None = None
 
 
-_INSERT = insert(usage).on_conflict_do_nothing()
+_INSERT = insert_rows(usage)
 _COLUMNS = tuple(usage.c[name] for name in ModelCallUsage.__dataclass_fields__)
 
 
 def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
-        connection.execute(_INSERT, [dict(vars(call)) for call in calls])
+        rows = [{**vars(call), "created_at": call.created_at.isoformat()} for call in calls]
+        connection.execute(_INSERT, {"rows": rows})
 
 
 def list_usage(connection: sa.Connection, run_id: str) -> list[ModelCallUsage]:
