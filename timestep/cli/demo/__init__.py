@@ -121,12 +121,7 @@ def _introduce(seed: int, kills: int, model: str) -> None:
     database = "embedded Postgres" if state.kind == "embedded" else state.url
     if state.state == "stopped":
         database += ", which starts now"
-    emit(
-        coloured(
-            "Timestep demo: an agent plans a day in Lisbon, with parallel tools, a sub-agent and a handoff.",
-            "bright_white",
-        )
-    )
+    emit("Timestep demo: an agent plans a day in Lisbon, with parallel tools, a sub-agent and a handoff.")
     emit(f"Its process is {times}, until the plan is done.")
     emit("What had finished is not done again. Every step writes a log of its own; at the end it proves that.")
     emit()

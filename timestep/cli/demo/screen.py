@@ -94,7 +94,7 @@ class Screen:
         if not self.is_live:
             return
         size = shutil.get_terminal_size()
-        lines = [*self.table(size.columns), "", coloured(self._status[: size.columns - 1], "bright_white")]
+        lines = [*self.table(size.columns), "", self._status[: size.columns - 1]]
         lines = lines[-(size.lines - 1) :]
         up = f"\x1b[{self._drawn}F" if self._drawn else ""
         sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
