@@ -112,6 +112,11 @@ def recover_lost(executor_id: str, suspects: Iterable[str]) -> set[str]:
     return lost
 
 
+def cancelled_among(workflow_ids: Iterable[str]) -> set[str]:
+    """Return which of these workflows are cancelled; blocks on one query."""
+    return _instance()._sys_db.get_cancelled_workflow_ids(list(workflow_ids))
+
+
 def pending_of_executor(executor_id: str) -> int:
     """Return how many workflows of an executor are pending, of any application version; at most 1 is counted."""
     found = DBOS.list_workflows(status="PENDING", executor_id=executor_id, limit=1, load_input=False, load_output=False)

@@ -103,7 +103,7 @@ def check_size(envelope: Json, *, limit_bytes: int, what: str) -> None:
     Raises:
         ResultTooLargeError: it is larger.
     """
-    size = len(dump_json(envelope))
+    size = len(dump_json(envelope).encode())
     if size > limit_bytes:
         raise ResultTooLargeError(
             f"The result of {what} has {size:,} bytes, more than the limit of {limit_bytes:,} for one step."

@@ -6,11 +6,13 @@ result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` tu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
-from dbos import StepReservation
+from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
+from timestep.durable import in_flight
 from timestep.durable.gate import gate
 from timestep.durable.journal import Json, check_size
 from timestep.serializer import decode_error, encode_error
@@ -53,13 +55,22 @@ async def run_step(
 
     try:
         await gate.pass_through()
-        gate.inside += 1
-        try:
-            return await reservation.run_async({"name": name, "preemptible": True}, enclosed)
-        finally:
-            gate.inside -= 1
     except Exception as error:
         raise StepFailure(error) from error
+    gate.inside += 1
+    running = in_flight.enter(DBOS.workflow_id or "")
+    try:
+        return await reservation.run_async({"name": name}, enclosed)
+    except asyncio.CancelledError:
+        if running.is_interrupted:
+            text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."
+            raise dbos_error.DBOSWorkflowCancelledError(text) from None
+        raise
+    except Exception as error:
+        raise StepFailure(error) from error
+    finally:
+        in_flight.leave(running)
+        gate.inside -= 1
 
 
 def value_of(envelope: Envelope) -> Json:

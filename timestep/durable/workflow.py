@@ -68,7 +68,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         max_result_bytes=engine().settings.max_result_bytes,
     )
     outcome = await _run(entry, started, segment, workflow_id)
-    closing = _closing(outcome, started, segment)
+    outcome, closing = _closing(outcome, started, segment)
     if not await engine().database.run_until_done(close_segment, closing):
         await _check_closed(run_id, number)
     if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
@@ -151,12 +151,13 @@ async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment
         raise failure.cause from None
 
 
-def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> Closing:
+def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> tuple[Outcome, Closing]:
+    """Return what is stored, and the outcome that it says: one that cannot be stored is a failure."""
     try:
-        return closing_of(outcome, started.stored, segment)
+        return outcome, closing_of(outcome, started.stored, segment)
     except ToolResultError as error:
         failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
-        return closing_of(failed, started.stored, segment)
+        return failed, closing_of(failed, started.stored, segment)
 
 
 async def _check_closed(run_id: str, number: int) -> None:

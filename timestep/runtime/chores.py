@@ -7,7 +7,7 @@ import time
 from dbos import DBOSClient
 
 from timestep.client import cancel_run
-from timestep.durable import dbos_seam
+from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunStateError
@@ -37,6 +37,7 @@ class Chores:
     def do_all(self) -> None:
         """Do what is due; every chore is harmless when another executor does it too."""
         self._cancel_overdue()
+        self._interrupt_cancelled()
         self._resume_waiting_for_agents()
         if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
             self._compared_at = time.monotonic()
@@ -49,6 +50,10 @@ class Chores:
                 cancel_run(self._database, self._client, run_id, reason=TIMEOUT)
             except RunStateError:
                 continue  # it ended at this moment
+
+    def _interrupt_cancelled(self) -> None:
+        if running := in_flight.workflows_in_flight():
+            in_flight.interrupt(dbos_seam.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
         agents = registered_names()

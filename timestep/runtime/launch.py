@@ -59,7 +59,12 @@ class _ExpectedEnds(logging.Filter):
         RunCancelledError,
         dbos_error.DBOSAwaitedWorkflowCancelledError,
     )
-    _TEXTS = ("was cancelled during execution", "outcome was not recorded", "is no longer owned by this execution")
+    _TEXTS = (
+        "Asyncio task cancelled for workflow or step",
+        "was cancelled during execution",
+        "outcome was not recorded",
+        "is no longer owned by this execution",
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], self._EXPECTED):
