@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
+from sqlalchemy.exc import IntegrityError
 
 from timestep.errors import RunNotFoundError, RunStateError
 from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
@@ -171,7 +173,7 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
     )
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
     # The fork comes first: a crash before the row is marked leaves a segment that starts all the same.
-    with SetWorkflowID(following):
+    with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # or it is there from an earlier try
         client.fork_workflow(current, start, queue_name=SEGMENT_QUEUE)
     database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
 

@@ -55,7 +55,11 @@ SLOW = {"left": 0.06, "note": 0.03, "weigh": 0.01}
 def _logged(kind: str, name: str, key: str | None) -> Iterator[tuple[str, str]]:
     run, step = str(DBOS.workflow_id), DBOS.step_id
     side_log.write("start", run, kind=kind, name=name, step=step, key=key)
-    yield run, f"body {step}"
+    try:
+        yield run, f"body {step}"
+    except asyncio.CancelledError:
+        side_log.write("interrupted", run, kind=kind, name=name, step=step, key=key)
+        raise
     side_log.write("end", run, kind=kind, name=name, step=step, key=key)
 
 
