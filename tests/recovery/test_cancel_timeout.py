@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from comparison import STEPS, WHOLE, left_by_porter
@@ -277,3 +278,24 @@ def test_a_resume_that_dies_half_way_can_be_repeated(drill: Drill, door: Door, m
     drill.start("executor")
     assert_whole(drill, "one", segment=2)
     assert drill.started("one") == STEPS
+
+
+def test_a_new_segment_that_fails_before_its_resume_returns_has_failed(
+    drill: Drill, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (drill.folder / "broken").touch()
+    child = drill.start("executor", runs=["one"])
+    wait_failed(drill, "one", "ModelBehaviorError", child=child)
+    fork = door.client.fork_workflow
+
+    def fork_and_wait(*args: Any, **kwargs: Any) -> None:
+        fork(*args, **kwargs)
+        wait_until(lambda: row(drill, "one")[3] == 2, "segment 2 is closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door.client, "fork_workflow", fork_and_wait)
+        door.resume("one")
+    assert row(drill, "one") == ("failed", "model_behavior_error", 2, 2)
+    (drill.folder / "broken").unlink()
+    door.resume("one")
+    assert_whole(drill, "one", segment=3)

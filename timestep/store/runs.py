@@ -90,12 +90,16 @@ def prepare_resume(
 def mark_queued(
     connection: sa.Connection, run_id: str, *, was: Sequence[RunStatus], segment: int | None = None
 ) -> bool:
-    """Queue a run again, for its segment to go on or for a new one; False when its status is not in `was`."""
+    """Queue a run again, for its segment to go on or for a new one.
+
+    False when its status is not in `was`, or the new segment has been started before.
+    """
     change: dict[str, Any] = {"status": "queued", "reason": None, "finished_at": None, "error": None}
+    statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was))
     if segment is not None:
         change |= {"segment": segment, "attempt": 0}
-    statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was)).values(change)
-    return connection.execute(statement).rowcount == 1
+        statement = statement.where(runs.c.segment < segment)
+    return connection.execute(statement.values(change)).rowcount == 1
 
 
 def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any]) -> bool:
