@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from timestep.durable.threads import SortingExecutor
 from timestep.errors import UnsupportedError
+from timestep.ids import SEGMENT_MARK
 
 LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
@@ -67,6 +68,21 @@ def reserve_block(size: int) -> DBOSContext:
     block.function_id = first
     block.context_spans = list(context.context_spans)
     return block
+
+
+def next_child_id() -> str:
+    """Return an id for a run that workflow code starts without one: the same on every replay."""
+    context = dbos_context.get_local_dbos_context()
+    assert context is not None
+    return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
+
+
+def record_outcome(workflow_id: str, output: Any, *, owner: str | None) -> None:
+    """Note that a workflow succeeded, if this execution still owns it; blocks."""
+    instance = _instance()
+    instance._sys_db.update_workflow_outcome(
+        workflow_id, "SUCCESS", output=instance._serializer.serialize(output), owner_xid=owner
+    )
 
 
 def owner_token() -> str | None:

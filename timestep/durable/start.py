@@ -12,7 +12,7 @@ from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
 from timestep.client import digest_of, wait_run, wait_started
-from timestep.durable import dbos_seam
+from timestep.durable import dbos_seam, ending
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
 from timestep.durable.request import build_request
@@ -134,23 +134,23 @@ async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
 
 
 async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str) -> Any:
-    """Return the outcome when the segment has ended here; None when it ended elsewhere or was cancelled."""
+    """Return the outcome when the segment is closed here; None when it ended elsewhere or was cancelled.
+
+    A closed segment is over: its row says so. DBOS notes the end of the workflow meanwhile.
+    """
     here = asyncio.ensure_future(handle.get_result())
     stored = asyncio.ensure_future(
         _after(WATCH_SECONDS, wait_run(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True))
     )
-    here.add_done_callback(_seen)
+    ending.note(run_id, here)
     stored.add_done_callback(_seen)
     try:
-        await asyncio.wait((here, stored), return_when=asyncio.FIRST_COMPLETED)
-        if not here.done() and outcome.done():
-            await asyncio.wait((here,), timeout=LONGEST_START_SECONDS)
-        if here.done() and here.exception() is not None and not outcome.done():
+        await asyncio.wait((here, stored, outcome), return_when=asyncio.FIRST_COMPLETED)
+        if here.done() and not outcome.done():  # DBOS gave the workflow up, or another executor has it
             await stored
         return outcome.result() if outcome.done() else None
     finally:
-        for task in (here, stored):
-            task.cancel()
+        stored.cancel()
 
 
 async def _after(seconds: float, work: Coroutine[Any, Any, T]) -> T:

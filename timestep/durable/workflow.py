@@ -11,7 +11,7 @@ from typing import Any
 from dbos import DBOS
 
 from timestep.client import digest_of, enqueue_run
-from timestep.durable import dbos_seam
+from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of
 from timestep.durable.engine import engine
 from timestep.durable.events import emit
@@ -71,11 +71,13 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     outcome, closing = _closing(outcome, started, segment)
     if not await engine().database.run_until_done(close_segment, closing):
         await _check_closed(run_id, number)
+    summary = {"run_id": run_id, "segment": number, "status": closing.status}
+    ending.closed(workflow_id, summary)
     if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
         waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
     if segment.stream:
         await _end_stream(segment, closing)
-    return {"run_id": run_id, "segment": number, "status": closing.status}
+    return summary
 
 
 async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:

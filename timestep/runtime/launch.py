@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 
 from timestep.client import connect_client, sqlalchemy_url
-from timestep.durable import dbos_seam, runner
+from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import ensure_own_queues
@@ -254,6 +254,7 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
 
 def _stop(executor: Executor, launched: Engine) -> None:
     executor.rest()
+    ending.finish()
     launched.client.destroy()
     DBOS.destroy()
     executor.stop()
