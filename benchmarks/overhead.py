@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import collections
 import json
 import logging
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -34,13 +36,15 @@ from typing import Any
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
 import sqlalchemy as sa
-from agents import Agent, Model, ModelProvider, ModelResponse, RunConfig, Runner, Usage, function_tool
+from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 from agents.testing import assistant_message, function_call
 from dbos import DBOS
 
 import timestep
 from timestep.durable import dbos_seam
 from timestep.durable.engine import engine
+from timestep.serializer import JournalSerializer
 
 TURNS = 6
 TOOL_CALLS = 5
@@ -139,11 +143,28 @@ async def many(work: Callable[[], Awaitable[Any]], count: int) -> float:
 
 
 def dbos_openai_agents() -> Callable[[], Awaitable[Any]] | None:
-    """Return the peer's variant with its tool as a step, or None when the package is not installed."""
+    """Return the peer's variant with its tool as a step, or None when the package is not installed.
+
+    The peer stores pickles, so the journal's serializer gets a pickling fallback, in this process only.
+    """
     try:
         from dbos_openai_agents import DBOSRunner
     except ImportError:
         return None
+    serialize, deserialize = JournalSerializer.serialize, JournalSerializer.deserialize
+
+    def with_pickles(self: JournalSerializer, data: Any) -> str:
+        try:
+            return serialize(self, data)
+        except timestep.TimestepError:
+            return "pickle:" + base64.b64encode(pickle.dumps(data)).decode()
+
+    def from_pickles(self: JournalSerializer, text: str) -> Any:
+        if text.startswith("pickle:"):
+            return pickle.loads(base64.b64decode(text.removeprefix("pickle:")))
+        return deserialize(self, text)
+
+    JournalSerializer.serialize, JournalSerializer.deserialize = with_pickles, from_pickles
 
     @function_tool(name_override="look_up")
     @DBOS.step(name="peer_look_up")
@@ -151,20 +172,22 @@ def dbos_openai_agents() -> Callable[[], Awaitable[Any]] | None:
         """Look up a value."""
         return f"value of {key}"
 
-    peer = Agent(name="peer", instructions="Look things up.", tools=[peer_look_up], model="instant")
-
-    class Provider(ModelProvider):
-        def get_model(self, model_name: str | None) -> Model:
-            return InstantModel()
+    peer = Agent(name="peer", instructions="Look things up.", tools=[peer_look_up], model=InstantModel())
 
     @DBOS.workflow(name="peer_run")
     async def peer_run() -> str:
-        result = await DBOSRunner.run(
-            peer, "go", run_config=RunConfig(tracing_disabled=True, model_provider=Provider())
-        )
+        result = await DBOSRunner.run(peer, "go", run_config=RunConfig(tracing_disabled=True))
         return str(result.final_output)
 
-    return peer_run
+    async def with_the_sdks_own_runner() -> None:  # under Timestep's, the peer's calls would be steps twice
+        ours = get_default_agent_runner()
+        set_default_agent_runner(AgentRunner())
+        try:
+            await peer_run()
+        finally:
+            set_default_agent_runner(ours)
+
+    return with_the_sdks_own_runner
 
 
 async def main(rounds: int, concurrent: int, as_json: bool) -> int:
