@@ -1,0 +1,98 @@
+"""The main job on a real model over HTTP: streamed, killed in mid-answer, finished by the next executor.
+
+Answers vary: the tests look at shapes, never at words.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from typing import Any
+
+import pytest
+from counting_proxy import CountingProxy
+from stories import Stories
+
+pytestmark = pytest.mark.slow
+
+Json = dict[str, Any]
+
+
+def asked(requests: list[Json]) -> dict[str, int]:
+    """Return how often the model was asked in the name of each agent."""
+    return collections.Counter(request["messages"][0]["content"].split()[-1].rstrip(".") for request in requests)
+
+
+def text_of(events: list[Json], attempt: str) -> str:
+    """Return the top agent's text of an attempt."""
+    return "".join(
+        event["text"]
+        for event in events
+        if event["type"] == "text_delta" and not event["path"] and event["attempt"] == attempt
+    )
+
+
+def test_a_run_that_is_killed_in_mid_answer_is_finished_without_asking_a_finished_turn_again(
+    stories: Stories, proxy: CountingProxy
+) -> None:
+    proxy.hold(lambda request: asked([request])["manager"] == 1)
+    command = ("run", "Tell me about the boat", "--agent", "story_agents:manager", "--id", "boat", "--session", "lake")
+
+    first = stories.start(*command)
+    begun = stories.first_words(first)
+    first.kill()
+    first.wait()
+    proxy.release()
+    assert begun, stories.errors()
+    worker = stories.start("worker", "story_agents")
+    stories.wait_for("boat", "succeeded")
+    worker.terminate()
+    assert worker.wait() == 0, stories.errors()
+
+    assert asked(proxy.requests) == {"poet": 1, "critic": 1, "manager": 2}
+    [run] = stories.query("select * from timestep.runs where id = 'boat'")
+    assert run["output"]
+    steps = [step for step in stories.steps("boat") if "model_turn" in step]
+    assert sorted(steps) == [
+        "1:call_critic/model_turn:1:critic",
+        "1:call_poet/model_turn:1:poet",
+        "model_turn:1:manager",
+        "model_turn:2:manager",
+    ]
+
+    events = stories.events("boat")
+    attempts = [event["attempt"] for event in events if event["type"] == "text_delta" and not event["path"]]
+    assert list(dict.fromkeys(attempts)) == ["1.0", "2.0"]
+    assert text_of(events, "1.0")
+    assert text_of(events, "2.0") == run["output"]
+    assert {event["attempt"] for event in events if event["path"]} == {"1.0"}
+
+    used = stories.query("select step, requests, input_tokens, output_tokens from timestep.usage where run_id = 'boat'")
+    assert sorted(row["step"] for row in used) == sorted(steps)
+    assert {row["requests"] for row in used} == {1}
+    assert all(row["input_tokens"] and row["output_tokens"] for row in used if row["step"] != "model_turn:1:manager")
+
+    items = [row["item"] for row in stories.query("select * from timestep.session_items order by position")]
+    assert [item.get("type", "message") for item in items] == [
+        "message", "function_call", "function_call", "function_call_output", "function_call_output", "message",
+    ]  # fmt: skip
+
+    count = len(proxy.requests)
+    assert json.loads(stories.run(*command, "--json"))["output"] == run["output"]
+    assert len(proxy.requests) == count
+
+    stories.run("run", "And then?", "--agent", "story_agents:poet", "--id", "boat-2", "--session", "lake")
+    said = [message.get("content") for message in proxy.requests[-1]["messages"] if message["role"] == "user"]
+    assert said == ["Tell me about the boat", "And then?"]
+    answers = [message for message in proxy.requests[-1]["messages"] if message["role"] == "assistant"]
+    assert run["output"] in str(answers[-1]["content"])
+
+
+def test_a_real_model_answers_through_the_responses_protocol(stories: Stories, proxy: CountingProxy) -> None:
+    answer = stories.run("run", "Say hello", "--agent", "story_agents:writer", "--id", "hello")
+
+    assert answer.strip()
+    assert [request["stream"] for request in proxy.requests] == [True]
+    [used] = stories.query("select * from timestep.usage where run_id = 'hello'")
+    assert used["requests"] == 1
+    assert 0 < used["output_tokens"] <= 16
