@@ -31,9 +31,7 @@ class Disk:
         self.mount(f"remount,{options}")
 
     def names(self) -> list[str]:
-        return sorted(
-            str(found.relative_to(self.path / "postgres")) for found in self.path.glob("postgres/**/*.*")
-        )
+        return sorted(str(found.relative_to(self.path / "postgres")) for found in self.path.glob("postgres/**/*.*"))
 
 
 @pytest.fixture

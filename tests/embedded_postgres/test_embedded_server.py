@@ -200,6 +200,27 @@ sys.stdout.close()
         os.kill(forked, signal.SIGKILL)
 
 
+def test_a_fork_of_a_killed_holder_does_not_count_as_one(drill):
+    code = """
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(1000)
+"""
+    holder = drill.child(code)
+    holder.line()
+    forked = int(holder.line())
+    try:
+        holder.popen.kill()
+        holder.popen.wait()
+        other = drill.child()
+        other.line()
+        other.end()
+        assert drill.is_stopped()
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
 def test_a_fork_that_connects_holds_the_server_itself(drill):
     code = """
 ours, theirs = os.pipe()
@@ -243,7 +264,7 @@ def test_waiting_for_the_lock_ends_with_an_error_that_names_it(drill):
     drill.server()
     path = drill.directory / "lock"
     with (
-        locks.file_exclusive(path, locks.Deadline(10)),
+        locks.exclusive(path, locks.Deadline(10)),
         pytest.raises(EmbeddedPostgresError, match=str(path)),
     ):
         drill.server().ensure(timeout_seconds=0.1)

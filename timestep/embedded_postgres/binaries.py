@@ -62,7 +62,7 @@ def copy_once(target: Path, *, major: str | None, deadline: locks.Deadline) -> B
         return copies[-1]
     copy = Binaries(root=target / f"pgsql-{wheel.version}", version=wheel.version)
     if not _is_whole(copy, wheel):
-        with locks.file_exclusive(target / "binaries.lock", deadline):
+        with locks.exclusive(target / "binaries.lock", deadline):
             if not _is_whole(copy, wheel):
                 _copy(wheel, copy.root)
     return copy
@@ -142,9 +142,7 @@ def _needed_files(root: Path) -> Iterator[Path]:
     for part in (PACKAGE, LIBRARIES):  # on macOS the libraries lie inside the package
         for folder, names, files in os.walk(root / part, followlinks=True):
             names[:] = [name for name in names if name not in SKIPPED_FOLDERS]
-            yield from (
-                Path(folder, name).relative_to(root) for name in files if not name.endswith(SKIPPED_SUFFIXES)
-            )
+            yield from (Path(folder, name).relative_to(root) for name in files if not name.endswith(SKIPPED_SUFFIXES))
 
 
 def _copy_file(source: Path, target: Path) -> None:

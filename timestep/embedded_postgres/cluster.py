@@ -259,8 +259,7 @@ def no_space(path: Path, details: str = "") -> EmbeddedPostgresError:
     """Return the error for a full disk."""
     return EmbeddedPostgresError(
         f"No space is left on the disk of {path}.{details}",
-        hint="Free some space (a new server needs about 120 MB), or set TIMESTEP_DATA_DIR to a folder on "
-        "another disk.",
+        hint="Free some space (a new server needs about 120 MB), or set TIMESTEP_DATA_DIR to a folder on another disk.",
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,15 +24,11 @@ POLL_SECONDS = 0.02
 
 
 class Deadline:
-    """A point in time, made from the seconds that are left until then."""
+    """A point in time, made from the seconds until then."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._at = time.monotonic() + seconds
-
-    @property
-    def left_seconds(self) -> float:
-        return max(0.0, self._at - time.monotonic())
 
     @property
     def has_passed(self) -> bool:
@@ -81,20 +76,10 @@ def exclusive(path: Path, deadline: Deadline) -> Generator[int]:
     """Hold the file alone, against threads and processes; yields the descriptor.
 
     A child process that is given the descriptor keeps the lock when this process is killed.
+
+    Raises:
+        EmbeddedPostgresError: somebody else has held it until the deadline.
     """
-    thread_lock = _state.thread_lock
-    if not thread_lock.acquire(timeout=deadline.left_seconds):
-        raise _timed_out(path, deadline)
-    try:
-        with file_exclusive(path, deadline) as descriptor:
-            yield descriptor
-    finally:
-        thread_lock.release()
-
-
-@contextmanager
-def file_exclusive(path: Path, deadline: Deadline) -> Generator[int]:
-    """Hold the file alone, against processes only: for use inside `exclusive`."""
     descriptor = _lock_exclusively(path, deadline)
     try:
         yield descriptor
@@ -107,7 +92,6 @@ class _State:
     """What a forked child must not inherit."""
 
     def __init__(self) -> None:
-        self.thread_lock = threading.Lock()
         self.descriptors: set[int] = set()
         self.handles_fork = False
 
@@ -115,7 +99,6 @@ class _State:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors.clear()
-        self.thread_lock = threading.Lock()
 
 
 _state = _State()
