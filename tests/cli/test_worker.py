@@ -1,0 +1,182 @@
+"""`timestep worker`: it takes queued runs, drains, and hands over; and what `timestep run` says with one alive."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+
+import pytest
+from conftest import REPOSITORY, Shop
+
+LIMIT_SECONDS = 60
+
+
+@contextlib.contextmanager
+def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
+    """A worker that is ready; killed at the end when it lives."""
+    process = shop.start("worker", *modules)
+    assert process.stdout is not None
+    with process:
+        try:
+            process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
+            assert process.ready_line.startswith("ready  "), process.communicate()  # type: ignore[attr-defined]
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def until(shop: Shop, line: str, *, count: int = 1) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while shop.bodies().count(line) < count:
+        assert time.monotonic() < deadline, f"{line} did not come {count} times"
+        time.sleep(0.02)
+
+
+def status(shop: Shop, run_id: str) -> str:
+    return json.loads(shop.call("runs", "show", run_id, "--json").stdout)["run"]["status"]
+
+
+def test_it_tells_when_it_is_ready_takes_runs_and_ends_with_0_on_sigterm(shop: Shop) -> None:
+    waiting = shop.call("run", "order 3", "--agent", "support", "--detach").stdout.strip()
+    with worker(shop, "shop") as process:
+        assert re.fullmatch(
+            r"ready  executor \S+  version shop:\d+:1  agents broken, clerk, closer, desk, support  "
+            r"queues timestep_agent_queue, timestep_segments\n",
+            process.ready_line,  # type: ignore[attr-defined]
+        )
+        result = shop.call("runs", "result", waiting, "--wait", str(LIMIT_SECONDS))
+        assert (result.returncode, result.stdout) == (0, "Your order 3 is on its way.\n")
+        run = shop.call("run", "order 4", "--agent", "support")
+        assert (run.returncode, run.stdout) == (0, "Your order 4 is on its way.\n")
+        assert run.stderr.count("turn ") == 2
+        unnamed = shop.call("run", "order 5")
+        assert unnamed.returncode == 2
+        assert "the live executors have 5: broken, clerk, closer, desk, support." in unnamed.stderr
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, out) == (0, "")
+    assert err == "Stopping: the steps that run may finish, no new one begins.\n"
+
+
+def test_the_only_agent_of_an_executor_needs_no_name(shop: Shop) -> None:
+    (shop.folder / "one.py").write_text(
+        "from timestep import register_agents\nimport shop\nregister_agents(shop.support)\n"
+    )
+    with worker(shop, "one.py") as process:
+        assert "  agents support  " in process.ready_line  # type: ignore[attr-defined]
+        assert shop.call("run", "order 5").stdout == "Your order 5 is on its way.\n"
+
+
+def test_ctrl_c_leaves_a_followed_run_to_its_executor_and_says_so(shop: Shop) -> None:
+    with worker(shop, "shop"):
+        with shop.start("run", "order 99", "--agent", "support", "--id", "followed") as follower:
+            until(shop, "tool look_up 99")
+            assert follower.stderr is not None
+            assert follower.stderr.readline().startswith("turn 1  ")
+            follower.send_signal(signal.SIGINT)
+            err = follower.stderr.read()
+        assert follower.returncode == 130
+        assert re.fullmatch(
+            r"The run followed goes on in the executor \S+ on \S+\n  look at it:   timestep runs show followed\n", err
+        )
+        shop.release()
+        result = shop.call("runs", "result", "followed", "--wait", str(LIMIT_SECONDS))
+        assert result.stdout == "Your order 99 is on its way.\n"
+
+
+def test_a_killed_worker_is_taken_over_and_its_follower_sees_the_end(shop: Shop) -> None:
+    with (
+        worker(shop, "shop") as first,
+        shop.start("run", "order 99", "--agent", "support", "--id", "moved") as follower,
+    ):
+        until(shop, "tool look_up 99")
+        first.kill()
+        first.wait()
+        shop.release()
+        with worker(shop, "shop"):
+            out, _ = follower.communicate(timeout=LIMIT_SECONDS)
+    assert (follower.returncode, out) == (0, "Your order 99 is on its way.\n")
+    assert shop.bodies() == ["model tiny-1 0", "tool look_up 99", "tool look_up 99", "model tiny-1 1"]
+
+
+def test_sigterm_lets_a_step_finish_and_hands_the_run_over(shop: Shop) -> None:
+    shop.call("run", "order 99", "--agent", "support", "--id", "drained", "--detach")
+    with worker(shop, "shop") as process:
+        until(shop, "tool look_up 99")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Stopping")
+        shop.release()
+        process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0
+    assert status(shop, "drained") == "running"
+    with worker(shop, "shop"):
+        assert shop.call("runs", "result", "drained", "--wait", str(LIMIT_SECONDS)).returncode == 0
+    assert shop.bodies() == ["model tiny-1 0", "tool look_up 99", "model tiny-1 1"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_it_at_once(shop: Shop, number: signal.Signals, code: int) -> None:
+    shop.call("run", "order 99", "--agent", "support", "--id", f"hasty-{code}", "--detach")
+    with worker(shop, "shop") as process:
+        until(shop, "tool look_up 99")
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Stopping")
+        process.send_signal(number)
+        process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == code
+    shop.call("runs", "cancel", f"hasty-{code}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing argument 'MODULE...'."),
+        (["nonsense"], "There is no module 'nonsense' in"),
+        (["empty.py"], "The module 'empty.py' ("),
+        (["agents"], "The module 'agents' ("),
+        (["shop", "twice.py"], "Another agent is registered as 'support'"),
+    ],
+)
+def test_wrong_modules_end_with_2(shop: Shop, words: list[str], message: str) -> None:
+    (shop.folder / "empty.py").write_text("")
+    (shop.folder / "twice.py").write_text(
+        "from agents import Agent\nother = Agent(name='support', instructions='Else.')\n"
+    )
+    run = shop.call("worker", *words)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(f"error: {message}")
+
+
+def test_the_deployment_of_the_repository_works_as_it_stands(shop: Shop) -> None:
+    other = {"TIMESTEP_APP_NAME": "deployment"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workflows"],
+        cwd=REPOSITORY,
+        env=shop.environment | other,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        try:
+            ready = process.stdout.readline()
+            assert "  agents assistant, reporter  queues reports, timestep_agent_queue, timestep_segments" in ready
+            run = shop.call("run", "hello there", variables=other)
+            assert run.stdout.startswith("You said: hello there\n")
+            os.kill(process.pid, signal.SIGTERM)
+            process.communicate(timeout=LIMIT_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    assert process.returncode == 0
