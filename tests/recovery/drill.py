@@ -189,9 +189,9 @@ class Drill:
             if line["run"].partition("~")[0] == run and line["what"] == "start" and line["kind"] == "step"
         ]  # fmt: skip
 
-    def release(self) -> None:
-        """Let what is held at a point go on."""
-        (self.folder / "release").touch()
+    def release(self, child: Child | None = None) -> None:
+        """Let what is held at a point go on, in one child or in all."""
+        (self.folder / ("release" if child is None else f"release_{child.pid}")).touch()
 
     def kill_server(self) -> None:
         """kill -9 of the postmaster."""

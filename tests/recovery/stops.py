@@ -13,6 +13,8 @@ from typing import Any
 import side_log
 from dbos import StepReservation
 
+from timestep.durable.gate import Gate
+from timestep.errors import ExecutorFencedError
 from timestep.store.connection import Database
 from timestep.store.segments import close_segment, start_segment
 
@@ -21,8 +23,22 @@ TRANSACTIONS = {start_segment: "start", close_segment: "close"}
 
 def install() -> None:
     """Put the points in place, in a process that only tests run."""
+    _watch_gate()
     _watch_steps()
     _watch_transactions()
+
+
+def _watch_gate() -> None:
+    pass_through = Gate.pass_through
+
+    async def watched(self: Gate) -> None:
+        try:
+            await pass_through(self)
+        except ExecutorFencedError:
+            side_log.write("fenced", "")
+            raise
+
+    Gate.pass_through = watched  # type: ignore[method-assign]
 
 
 def _watch_steps() -> None:
