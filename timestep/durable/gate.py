@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Generator
 
 from timestep.errors import ExecutorFencedError
 
@@ -30,6 +32,15 @@ class Gate:
             if self.is_fenced:
                 raise ExecutorFencedError
             await asyncio.sleep(WAIT_SECONDS)
+
+    @contextlib.contextmanager
+    def held(self) -> Generator[None]:
+        """Count as inside, so that a drain waits."""
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
 
 
 gate = Gate()

@@ -15,6 +15,7 @@ from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of
 from timestep.durable.engine import engine
 from timestep.durable.events import emit
+from timestep.durable.gate import gate
 from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.run import Outcome, run_segment
 from timestep.durable.scope import Scope, Segment
@@ -69,14 +70,15 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     )
     outcome = await _run(entry, started, segment, workflow_id)
     outcome, closing = _closing(outcome, started, segment)
-    if not await engine().database.run_until_done(close_segment, closing):
-        await _check_closed(run_id, number)
-    summary = {"run_id": run_id, "segment": number, "status": closing.status}
-    ending.closed(workflow_id, summary)
-    if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
-        waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
-    if segment.stream:
-        await _end_stream(segment, closing)
+    with gate.held():  # a drain waits for the end of the stream: without it readers would wait for another executor
+        if not await engine().database.run_until_done(close_segment, closing):
+            await _check_closed(run_id, number)
+        summary = {"run_id": run_id, "segment": number, "status": closing.status}
+        ending.closed(workflow_id, summary)
+        if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
+            waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
+        if segment.stream:
+            await _end_stream(segment, closing)
     return summary
 
 
