@@ -10,8 +10,9 @@ from timestep.client import cancel_run
 from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
-from timestep.errors import RunStateError
+from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import segment_id
+from timestep.serializer import encode_error
 from timestep.store.connection import Database
 from timestep.store.runs import (
     mark_cancelled,
@@ -85,5 +86,4 @@ class Chores:
         else:
             reason = "recovery_attempts_exceeded"
             message = "The run was started too often without coming to an end; it may end its process each time."
-        envelope = {"type": "RunFailedError", "module": "timestep.errors", "message": message}
-        self._database.run_sync(mark_failed, run_id, reason=reason, error=envelope)
+        self._database.run_sync(mark_failed, run_id, reason=reason, error=encode_error(RunFailedError(message)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from timestep.store.json_text import storable_text
-from timestep.store.tables import approvals
+from timestep.store.tables import approvals, insert_rows, row_values
 
 ApprovalStatus = Literal["open", "approved", "rejected", "expired"]
 
@@ -43,28 +42,32 @@ class Approval:
     consumed_at: datetime | None = None
 
 
+ASKED_COLUMNS = (
+    "id",
+    "run_id",
+    "segment",
+    "session_id",
+    "agent",
+    "tool",
+    "call_id",
+    "arguments",
+    "arguments_digest",
+    "expires_at",
+)
+_INSERT = sa.text(insert_rows(approvals, ASKED_COLUMNS, "asked"))
 _COLUMNS = tuple(approvals.c[name] for name in Approval.__dataclass_fields__)
 
 
 def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> None:
     """Store open approvals, asked now; those that are there already stay as they are. May be repeated."""
-    rows = [
-        {
-            "id": approval.id,
-            "run_id": approval.run_id,
-            "segment": approval.segment,
-            "session_id": approval.session_id,
-            "agent": approval.agent,
-            "tool": approval.tool,
-            "call_id": approval.call_id,
-            "arguments": storable_text(approval.arguments),
-            "arguments_digest": approval.arguments_digest,
-            "expires_at": approval.expires_at,
-        }
-        for approval in asked
-    ]
-    if rows:
-        connection.execute(insert(approvals).on_conflict_do_nothing(), rows)
+    if asked:
+        connection.execute(_INSERT, approval_values(asked))
+
+
+def approval_values(asked: Sequence[Approval]) -> dict[str, list[Any]]:
+    """Return open approvals as parameters of `insert_rows` with the prefix `asked`."""
+    rows = [{**vars(approval), "arguments": storable_text(approval.arguments)} for approval in asked]
+    return row_values(approvals, ASKED_COLUMNS, "asked", rows)
 
 
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:

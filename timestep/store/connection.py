@@ -36,6 +36,15 @@ T = TypeVar("T")
 _log = logging.getLogger("timestep")
 
 
+def one_statement(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function whose writes are one statement: it needs no transaction around it."""
+    _SINGLE.add(function)
+    return function
+
+
+_SINGLE: set[Callable[..., Any]] = set()
+
+
 class EmbeddedServer(Protocol):
     """What `Database` needs of the embedded server; `EmbeddedPostgres` is the real one."""
 
@@ -66,6 +75,7 @@ class Database:
         )
         # Not through the engine's own url: psycopg reads every form that libpq knows, many hosts included.
         event.listen(self.engine, "do_connect", self._connect_for_engine)
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def display_url(self) -> str:
@@ -138,14 +148,16 @@ class Database:
         A pooled connection that turns out dead before the commit is replaced once; `function` runs again.
         """
         for is_last in (False, True):
-            with self.engine.connect() as connection:
+            engine = self._autocommit if function in _SINGLE else self.engine
+            with engine.connect() as connection:
                 try:
                     result = function(connection, *args, **kwargs)
                 except exc.DBAPIError as error:
                     if is_last or not error.connection_invalidated:
                         raise
                     continue
-                connection.commit()
+                if engine is self.engine:
+                    connection.commit()
                 return result
         raise AssertionError("the second attempt returns or raises")
 

@@ -24,6 +24,9 @@ _COLUMNS = (
 )
 
 
+SNAPSHOT_COLUMNS = tuple(name for name in Snapshot.__dataclass_fields__ if name != "id")
+
+
 def save_snapshot(connection: sa.Connection, snapshot: Snapshot) -> int:
     """Store the snapshot and return its id; a snapshot that has an id already is stored as a new one."""
     row = {key: value for key, value in vars(snapshot).items() if key != "id"}

@@ -1,11 +1,13 @@
 """The two transactions of a segment: `start_segment` and `close_segment`.
 
 Both may be repeated, by the same executor or by the one that took over, and change nothing the second time. They are
-on the path of every run, so their statements are written as SQL once, instead of being built anew each time.
+on the path of every run, so each is one statement, one transaction by itself, written as SQL once.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +17,16 @@ import sqlalchemy as sa
 from timestep.records import FINISHED, RunRequest, RunStatus, TokenUsage
 from timestep.run_state.envelope import Snapshot
 from timestep.store.agents import AgentDefinition, insert_definitions
-from timestep.store.approvals import Approval, insert_approvals
-from timestep.store.run_states import save_snapshot
+from timestep.store.approvals import ASKED_COLUMNS, Approval, approval_values
+from timestep.store.connection import one_statement
+from timestep.store.run_states import SNAPSHOT_COLUMNS
 from timestep.store.runs import StoredRun, get_stored_run, request_values, stored_run
-from timestep.store.sessions import append_items, read_items
-from timestep.store.tables import JSON, runs, usage
-from timestep.store.tool_calls import ToolCall, insert_tool_calls
-from timestep.store.usage import ModelCallUsage, insert_usage
+from timestep.store.sessions import read_items
+from timestep.store.tables import JSON, approvals, insert_rows, runs, tool_calls, usage
+from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
+from timestep.store.tool_calls import ToolCall, tool_call_values
+from timestep.store.usage import COLUMNS as USAGE_COLUMNS
+from timestep.store.usage import ModelCallUsage, usage_values
 
 _COUNTERS = tuple(TokenUsage.__dataclass_fields__)
 
@@ -58,16 +63,55 @@ on conflict (id) do update set {_START}""")
     .columns(*runs.c)
 )
 
-_CLOSE = sa.text(f"""
-update timestep.runs as r set
-  status = :status, reason = :reason, closed_segment = :segment, output = :output, error = :error,
-  last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
-  executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
-  session_items_stored = case when :status = 'failed' then r.session_items_stored + :items else 0 end,
-  {", ".join(f"{name} = r.{name} + :{name}" for name in _COUNTERS)}
-where r.id = :id and r.status = 'running' and r.closed_segment < :segment""").bindparams(
-    *(sa.bindparam(name, type_=JSON) for name in ("output", "error")), sa.bindparam("status", type_=sa.Text)
-)
+_SAME = {"run_id": ":id", "segment": ":segment"}
+
+_SUM = "(select coalesce(sum(x), 0) from unnest(cast(:used_{} as bigint[])) x)"
+
+_CLOSE_RUN = f"""
+with closed as (
+  update timestep.runs as r set
+    status = :status, reason = :reason, closed_segment = :segment, output = :output, error = :error,
+    last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
+    executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
+    session_items_stored = case when :status = 'failed' then r.session_items_stored + :items_count else 0 end,
+    {", ".join(f"{name} = r.{name} + {_SUM.format(name)}" for name in _COUNTERS)}
+  where r.id = :id and r.status = 'running' and r.closed_segment < :segment returning r.id
+), called as ({insert_rows(tool_calls, CALL_COLUMNS, "calls", same=_SAME, after="closed")}
+), counted as ({insert_rows(usage, USAGE_COLUMNS, "used", same=_SAME, after="closed")}
+)"""
+
+_ADD_ITEMS = """, taken as (
+  insert into timestep.sessions (id, last_position) select :session_id, :items_count from closed
+  on conflict (id) do update set
+    last_position = timestep.sessions.last_position + excluded.last_position, updated_at = now()
+  returning last_position
+), added as (
+  insert into timestep.session_items (session_id, position, run_id, item)
+  select :session_id, taken.last_position - :items_count + place, :id, item
+  from taken, json_array_elements(:items) with ordinality as given (item, place)
+)"""
+
+_ADD_SNAPSHOT = f""", snapshots as (
+  insert into timestep.run_states ({", ".join(SNAPSHOT_COLUMNS)})
+  select {", ".join(":state_" + name for name in SNAPSHOT_COLUMNS)} from closed
+)"""
+
+_ADD_QUESTIONS = f""", questions as ({insert_rows(approvals, ASKED_COLUMNS, "asked", after="closed")}
+)"""
+
+_TYPES = {
+    **dict.fromkeys(("output", "error", "items", "state_state", "state_output", "state_held_items"), JSON),
+    **dict.fromkeys(("status", "session_id"), sa.Text()),
+    "items_count": sa.BigInteger(),
+}
+
+
+@functools.cache
+def _close_statement(*parts: str) -> sa.TextClause:
+    """Return the closing statement of the parts that a segment needs; short ones are parsed once by the driver."""
+    text = _CLOSE_RUN + "".join(parts) + " select count(*) from closed"
+    typed = {name: kind for name, kind in _TYPES.items() if re.search(rf":{name}\b", text)}
+    return sa.text(text).bindparams(*(sa.bindparam(name, type_=kind) for name, kind in typed.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +142,7 @@ class Closing:
     approvals: Sequence[Approval] = field(default_factory=tuple)
 
 
+@one_statement
 def start_segment(
     connection: sa.Connection,
     *,
@@ -143,14 +188,15 @@ def start_segment(
     return StartedSegment(stored=stored, history=history, is_closed=is_closed)
 
 
+@one_statement
 def close_segment(connection: sa.Connection, closing: Closing) -> bool:
     """End a segment: the run's row, session items, snapshot, approvals, tool calls and usage, all or nothing.
 
     Return False, and change nothing, when the segment is closed already or the run was cancelled meanwhile.
     """
     fresh = _fresh_calls(connection, closing)
-    values: dict[str, Any] = {name: sum(getattr(call, name) for call in fresh) for name in _COUNTERS}
-    values |= {
+    items = list(closing.session_items) if closing.session_id else []
+    values: dict[str, Any] = {
         "id": closing.run_id,
         "segment": closing.segment,
         "status": closing.status,
@@ -159,18 +205,20 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
         "output": closing.output,
         "error": closing.error,
         "last_agent": closing.last_agent,
-        "items": len(closing.session_items),
+        "items_count": len(items),
     }
-    if connection.execute(_CLOSE, values).rowcount != 1:
-        return False
-    if closing.session_id:
-        append_items(connection, closing.session_id, closing.session_items, run_id=closing.run_id)
+    values |= tool_call_values(closing.tool_calls) | usage_values(fresh)
+    parts: list[str] = []
+    if items:
+        parts.append(_ADD_ITEMS)
+        values |= {"session_id": closing.session_id, "items": items}
     if closing.snapshot is not None:
-        save_snapshot(connection, closing.snapshot)
-    insert_tool_calls(connection, closing.tool_calls)
-    insert_usage(connection, fresh)
-    insert_approvals(connection, closing.approvals)
-    return True
+        parts.append(_ADD_SNAPSHOT)
+        values |= {f"state_{name}": getattr(closing.snapshot, name) for name in SNAPSHOT_COLUMNS}
+    if closing.approvals:
+        parts.append(_ADD_QUESTIONS)
+        values |= approval_values(closing.approvals)
+    return connection.execute(_close_statement(*parts), values).scalar_one() == 1
 
 
 def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:

@@ -6,12 +6,15 @@ stored as SQL null, never as the JSON value `null`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from timestep.ids import SCHEMA
+from timestep.store.json_text import dump_json
 
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -333,13 +336,42 @@ executors = sa.Table(
 )
 
 
-def insert_rows(table: sa.Table) -> sa.TextClause:
-    """Return a statement that inserts all of `:rows`, a list of dicts as JSON; rows that are there already stay.
+def insert_rows(
+    table: sa.Table, columns: Sequence[str], prefix: str, *, same: Mapping[str, str] | None = None, after: str = ""
+) -> str:
+    """Return SQL that inserts rows which come as parameters, one array for each column; those that are there stay.
 
-    One round trip for any number of rows. Times are ISO 8601 text.
+    One round trip for any number of rows, and unlike `json_populate_recordset` it takes NUL in JSON. `same` gives the
+    SQL of columns that are the same in all rows. With `after`, the name of a common table expression, nothing is
+    inserted when that is empty.
     """
-    columns = ", ".join(column.name for column in table.columns)
-    return sa.text(
-        f"insert into {table.fullname} ({columns}) "
-        f"select {columns} from json_populate_recordset(null::{table.fullname}, :rows) on conflict do nothing"
-    ).bindparams(sa.bindparam("rows", type_=JSON))
+    same = same or {}
+    varying = [name for name in columns if name not in same]
+    arrays = ", ".join(f"cast(:{prefix}_{name} as {_sql_type(table.c[name])}[])" for name in varying)
+    values = ", ".join(same.get(name, f"{prefix}.{name}") for name in columns)
+    source = f"{after}, " if after else ""
+    return (
+        f"insert into {table.fullname} ({', '.join(columns)}) select {values} "
+        f"from {source}unnest({arrays}) as {prefix} ({', '.join(varying)}) on conflict do nothing"
+    )
+
+
+def row_values(
+    table: sa.Table, columns: Sequence[str], prefix: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """Return the parameters of `insert_rows`."""
+    values: dict[str, list[Any]] = {}
+    for name in columns:
+        given = [row[name] for row in rows]
+        if isinstance(table.c[name].type, sa.JSON):
+            given = [None if value is None else dump_json(value) for value in given]
+        values[f"{prefix}_{name}"] = given
+    return values
+
+
+def _sql_type(column: sa.Column[Any]) -> str:
+    names = {sa.JSON: "json", sa.BigInteger: "bigint", sa.Integer: "integer", sa.Text: "text", sa.Boolean: "boolean"}
+    for kind, name in names.items():
+        if isinstance(column.type, kind):
+            return name
+    return "timestamptz"

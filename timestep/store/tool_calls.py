@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from timestep.store.json_text import storable_text
-from timestep.store.tables import insert_rows, tool_calls
+from timestep.store.tables import insert_rows, row_values, tool_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,29 +31,26 @@ class ToolCall:
     finished_at: datetime | None = None
 
 
-_INSERT = insert_rows(tool_calls)
-_COLUMNS = tuple(tool_calls.c[name] for name in ToolCall.__dataclass_fields__)
+COLUMNS = tuple(ToolCall.__dataclass_fields__)
+_INSERT = sa.text(insert_rows(tool_calls, COLUMNS, "calls"))
 
 
 def insert_tool_calls(connection: sa.Connection, calls: Sequence[ToolCall]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
-        rows = [
-            {
-                **vars(call),
-                "arguments": storable_text(call.arguments),
-                "started_at": call.started_at.isoformat() if call.started_at else None,
-                "finished_at": call.finished_at.isoformat() if call.finished_at else None,
-            }
-            for call in calls
-        ]
-        connection.execute(_INSERT, {"rows": rows})
+        connection.execute(_INSERT, tool_call_values(calls))
+
+
+def tool_call_values(calls: Sequence[ToolCall]) -> dict[str, list[Any]]:
+    """Return the calls as parameters of `insert_rows` with the prefix `calls`."""
+    rows = [{**vars(call), "arguments": storable_text(call.arguments)} for call in calls]
+    return row_values(tool_calls, COLUMNS, "calls", rows)
 
 
 def list_tool_calls(connection: sa.Connection, run_id: str) -> list[ToolCall]:
     """Return the run's calls in the order in which they started."""
     query = (
-        sa.select(*_COLUMNS)
+        sa.select(*(tool_calls.c[name] for name in COLUMNS))
         .where(tool_calls.c.run_id == run_id)
         .order_by(tool_calls.c.segment, tool_calls.c.started_at, tool_calls.c.call_key)
     )

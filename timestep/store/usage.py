@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from timestep.store.tables import insert_rows, usage
+from timestep.store.tables import insert_rows, row_values, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +31,23 @@ class ModelCallUsage:
     cost_micro_usd: int | None = None
 
 
-_INSERT = insert_rows(usage)
-_COLUMNS = tuple(usage.c[name] for name in ModelCallUsage.__dataclass_fields__)
+COLUMNS = tuple(ModelCallUsage.__dataclass_fields__)
+_INSERT = sa.text(insert_rows(usage, COLUMNS, "used"))
 
 
 def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
-        rows = [{**vars(call), "created_at": call.created_at.isoformat()} for call in calls]
-        connection.execute(_INSERT, {"rows": rows})
+        connection.execute(_INSERT, usage_values(calls))
+
+
+def usage_values(calls: Sequence[ModelCallUsage]) -> dict[str, list[Any]]:
+    """Return the calls as parameters of `insert_rows` with the prefix `used`."""
+    return row_values(usage, COLUMNS, "used", [vars(call) for call in calls])
 
 
 def list_usage(connection: sa.Connection, run_id: str) -> list[ModelCallUsage]:
     """Return the run's model calls in the order in which they finished."""
-    query = sa.select(*_COLUMNS).where(usage.c.run_id == run_id)
+    query = sa.select(*(usage.c[name] for name in COLUMNS)).where(usage.c.run_id == run_id)
     rows = connection.execute(query.order_by(usage.c.segment, usage.c.created_at, usage.c.step)).mappings()
     return [ModelCallUsage(**row) for row in rows]
