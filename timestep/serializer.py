@@ -116,8 +116,13 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
     return RunFailedError(f"{envelope.get('type', 'Error')}: {message}")
 
 
+_PLAIN = (str, int, bool, type(None))
+
+
 def json_problem(value: object) -> str:
     """Return why `value` does not survive JSON unchanged, or an empty string."""
+    if type(value) in _PLAIN:
+        return ""
     try:
         text = dump_json(value)
     except InvalidInputError as error:

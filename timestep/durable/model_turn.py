@@ -58,7 +58,11 @@ def get_model(agent: Agent[Any], run_config: RunConfig) -> Model:
 def get_model_settings(agent: Agent[Any], run_config: RunConfig) -> ModelSettings:
     """Return the model settings; inside a durable run without retries and time limit, which are in the step."""
     settings = agents_seam.get_model_settings(agent, run_config)
-    return dataclasses.replace(settings, retry=None, timeout=None) if active_scope() is not None else settings
+    if (scope := active_scope()) is not None:
+        scope.settings = settings
+    if scope is None or (settings.retry is None and settings.timeout is None):
+        return settings
+    return dataclasses.replace(settings, retry=None, timeout=None)
 
 
 async def handle_chat_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
@@ -172,7 +176,7 @@ class _Call:
 
         Each streamed attempt writes its text under its own number, so that the last one replaces those before.
         """
-        settings = agents_seam.get_model_settings(self.model.agent, self.model.run_config)
+        settings = self.scope.settings or agents_seam.get_model_settings(self.model.agent, self.model.run_config)
         is_streamed = forward is not None or self.scope.segment.stream
         for retry in itertools.count():
             seen: list[str] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from agents import Agent, FunctionTool, RunContextWrapper, Tool
+from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, Tool
 from dbos import DBOS, StepReservation
 
 from timestep.durable import dbos_seam
@@ -78,6 +78,7 @@ class Scope:
     turn: int = 0
     runs: int = 0
     is_foreign: bool = False
+    settings: ModelSettings | None = None
     last_step_id: int = dbos_seam.LARGEST_STEP_ID
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
     taken: list[tuple[object, CallSlot]] = field(default_factory=list)
