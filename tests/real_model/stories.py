@@ -97,7 +97,7 @@ class Stories:
         database = open_database(self.server.url(APPLICATION), application=APPLICATION)
         client = connect_client(database, name=APPLICATION)
         try:
-            return asyncio.run(read())
+            return asyncio.run(asyncio.wait_for(read(), LIMIT_SECONDS))
         finally:
             client.destroy()
             database.close()
