@@ -147,7 +147,10 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
     run = stored.run
     is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
     current = segment_id(run_id, run.segment)
-    if run.status == "cancelled" or is_parked:
+    if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
+        if not database.run_sync(store.mark_waiting, run_id):
+            raise _changed(run_id)
+    elif run.status == "cancelled" or is_parked:
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)

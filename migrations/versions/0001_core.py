@@ -1,4 +1,4 @@
-"""The core: agents, sessions, runs, snapshots, tool calls, approvals, usage, schedules, executors.
+"""The core: agents, sessions, runs, snapshots, tool calls, approvals, usage, executors.
 
 A shipped migration never changes. Plain `op` calls with comments, never the tables of `timestep.store`: they go
 on, this file stays.
@@ -28,7 +28,6 @@ def upgrade() -> None:
     _tool_calls()
     _approvals()
     _usage()
-    _schedules()
     _executors()
 
 
@@ -486,34 +485,6 @@ def _usage() -> None:
         sa.PrimaryKeyConstraint("run_id", "step"),
         schema=SCHEMA,
         comment="Tokens and cost of each finished model call of closed segments.",
-    )
-
-
-def _schedules() -> None:
-    op.create_table(
-        "schedules",
-        sa.Column("name", sa.Text(), nullable=False, comment="Name of the schedule, also in DBOS."),
-        sa.Column("crontab", sa.Text(), nullable=False, comment="Five or six cron fields."),
-        sa.Column(
-            "request", sa.JSON(), nullable=False, comment="The run that each tick starts, without its id."
-        ),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="When the schedule was made.",
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="When it was last changed.",
-        ),
-        sa.PrimaryKeyConstraint("name"),
-        schema=SCHEMA,
-        comment="Runs that start by the clock.",
     )
 
 

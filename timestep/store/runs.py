@@ -102,6 +102,13 @@ def mark_queued(
     return connection.execute(statement.values(change)).rowcount == 1
 
 
+def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
+    """Let a run that was cancelled while it waited for a decision wait again."""
+    statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "cancelled")
+    change = {"status": "interrupted", "reason": "approval", "finished_at": None}
+    return connection.execute(statement.values(change)).rowcount == 1
+
+
 def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any]) -> bool:
     """End a running or queued run whose workflow ended without closing its segment."""
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(("running", "queued")))

@@ -305,17 +305,6 @@ usage = sa.Table(
     comment="Tokens and cost of each finished model call of closed segments.",
 )
 
-schedules = sa.Table(
-    "schedules",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True, comment="Name of the schedule, also in DBOS."),
-    sa.Column("crontab", sa.Text, nullable=False, comment="Five or six cron fields."),
-    sa.Column("request", JSON, nullable=False, comment="The run that each tick starts, without its id."),
-    _time("created_at", "When the schedule was made.", nullable=False, default_now=True),
-    _time("updated_at", "When it was last changed.", nullable=False, default_now=True),
-    comment="Runs that start by the clock.",
-)
-
 executors = sa.Table(
     "executors",
     metadata,
