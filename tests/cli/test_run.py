@@ -24,7 +24,7 @@ def event(kind: str, turn: int, attempt: str = "1.0", path: str = "", **more: An
 
 def test_the_answer_goes_to_stdout_and_a_line_a_turn_to_stderr(shop: Shop) -> None:
     run = shop.call("run", "where is order 43", "--agent", "shop:support", "--id", "first")
-    assert (run.returncode, run.stdout) == (0, "Your order 43 is on its way.\n")
+    assert (run.returncode, run.stdout) == (0, "Your order 43 is on its way.\n"), run.stderr
     assert re.fullmatch(f"{TURN.format(1)}\n{TURN.format(2)}\n", run.stderr)
     assert shop.bodies() == ["model tiny-1 0", "tool look_up 43", "model tiny-1 1"]
 
@@ -91,7 +91,7 @@ def test_after_ctrl_c_the_run_is_in_postgres_and_goes_on_without_repeating_a_fin
     assert json.loads(shop.call("runs", "show", "held", "--json").stdout)["run"]["status"] == "running"
     shop.release()
     finished = shop.call(*words)
-    assert (finished.returncode, finished.stdout) == (0, "Your order 99 is on its way.\n")
+    assert (finished.returncode, finished.stdout) == (0, "Your order 99 is on its way.\n"), finished.stderr
     assert shop.bodies() == ["model tiny-1 0", "tool look_up 99", "tool look_up 99", "model tiny-1 1"]
 
 
@@ -113,7 +113,7 @@ def test_without_an_agent_and_an_executor_it_says_what_to_type(shop: Shop) -> No
 
 def test_a_detached_run_waits_for_an_executor_and_its_id_is_all_of_stdout(shop: Shop) -> None:
     run = shop.call("run", "order 3", "--agent", "support", "--id", "later", "--detach")
-    assert (run.returncode, run.stdout) == (0, "later\n")
+    assert (run.returncode, run.stdout) == (0, "later\n"), run.stderr
     assert "No live executor has the agent 'support'" in run.stderr
     assert "timestep worker MODULE" in run.stderr
     assert shop.call("run", "order 3", "--agent", "support", "--id", "later", "--detach").stdout == "later\n"
@@ -161,7 +161,7 @@ def test_a_file_named_like_the_sdk_is_found_by_its_path(shop: Shop) -> None:
         run = shop.call("run", "order 2", "--agent", "agents.py:support")
     finally:
         (shop.folder / "agents.py").unlink()
-    assert (run.returncode, run.stdout) == (0, "Your order 2 is on its way.\n")
+    assert (run.returncode, run.stdout) == (0, "Your order 2 is on its way.\n"), run.stderr
 
 
 @pytest.mark.parametrize(

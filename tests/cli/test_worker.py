@@ -53,9 +53,9 @@ def test_it_tells_when_it_is_ready_takes_runs_and_ends_with_0_on_sigterm(shop: S
             process.ready_line,  # type: ignore[attr-defined]
         )
         result = shop.call("runs", "result", waiting, "--wait", str(LIMIT_SECONDS))
-        assert (result.returncode, result.stdout) == (0, "Your order 3 is on its way.\n")
+        assert (result.returncode, result.stdout) == (0, "Your order 3 is on its way.\n"), result.stderr
         run = shop.call("run", "order 4", "--agent", "support")
-        assert (run.returncode, run.stdout) == (0, "Your order 4 is on its way.\n")
+        assert (run.returncode, run.stdout) == (0, "Your order 4 is on its way.\n"), run.stderr
         assert run.stderr.count("turn ") == 2
         unnamed = shop.call("run", "order 5")
         assert unnamed.returncode == 2
@@ -102,8 +102,8 @@ def test_a_killed_worker_is_taken_over_and_its_follower_sees_the_end(shop: Shop)
         first.wait()
         shop.release()
         with worker(shop, "shop"):
-            out, _ = follower.communicate(timeout=LIMIT_SECONDS)
-    assert (follower.returncode, out) == (0, "Your order 99 is on its way.\n")
+            out, err = follower.communicate(timeout=LIMIT_SECONDS)
+    assert (follower.returncode, out) == (0, "Your order 99 is on its way.\n"), err
     assert shop.bodies() == ["model tiny-1 0", "tool look_up 99", "tool look_up 99", "model tiny-1 1"]
 
 

@@ -145,9 +145,7 @@ def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
     settings = current_settings()
     database = open_settings_database(settings)
     database.ensure()  # this process holds the embedded server until psql has ended
-    parameters = {
-        key: str(value) for key, value in conninfo_to_dict(database.url).items() if value is not None
-    }
+    parameters = {key: str(value) for key, value in conninfo_to_dict(database.url).items() if value is not None}
     environment = dict(os.environ)
     if "password" in parameters:
         environment["PGPASSWORD"] = parameters.pop("password")

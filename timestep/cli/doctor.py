@@ -67,8 +67,7 @@ def command(context: click.Context, as_json: bool) -> None:
             {
                 "status": "fail" if failed else "ok",
                 "settings": [
-                    {"status": check.status, **_fields(value)}
-                    for check, value in zip(settings, described, strict=True)
+                    {"status": check.status, **_fields(value)} for check, value in zip(settings, described, strict=True)
                 ],
                 "checks": [
                     {"name": check.name, "status": check.status, "detail": check.detail, "hint": check.hint}
@@ -226,9 +225,7 @@ def _check_schema(name: str, revision: str | None, settings: Settings) -> Check:
     if revision is not None:
         return Check(name=name, status="ok", detail=f"revision {revision}")
     if settings.run_migrations:
-        return Check(
-            name=name, status="ok", detail="not there yet: made on first use, or by `timestep db migrate`"
-        )
+        return Check(name=name, status="ok", detail="not there yet: made on first use, or by `timestep db migrate`")
     return Check(
         name=name,
         status="fail",

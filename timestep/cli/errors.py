@@ -89,7 +89,5 @@ def _show_database_error(error: Exception) -> ExitCode:
     if type(error).__name__ in ("OperationalError", "AdminShutdown", "CannotConnectNow"):
         show_error(f"The database does not answer: {text}", "Run `timestep doctor`.")
         return ExitCode.DATABASE_NOT_READY
-    show_error(
-        f"The database refused a statement: {text}", "Run `timestep doctor`, or add --debug to see more."
-    )
+    show_error(f"The database refused a statement: {text}", "Run `timestep doctor`, or add --debug to see more.")
     return ExitCode.FAILED

@@ -108,14 +108,11 @@ def clean(text: str) -> str:
     """Return `text` on one line, with control characters escaped, so that it cannot steer a terminal."""
     line = " ".join(text.split())
     return "".join(
-        char if char.isprintable() or char == "\u200d" else char.encode("unicode_escape").decode()
-        for char in line
+        char if char.isprintable() or char == "\u200d" else char.encode("unicode_escape").decode() for char in line
     )
 
 
-def format_time(
-    value: datetime | None, time_style: TimeStyle = "relative", *, now: datetime | None = None
-) -> str:
+def format_time(value: datetime | None, time_style: TimeStyle = "relative", *, now: datetime | None = None) -> str:
     """Return an aware time as `3 min ago`, or as ISO 8601 in UTC."""
     if value is None:
         return ""
@@ -166,8 +163,7 @@ def _cell(value: object) -> str:
 
 def _width(text: str) -> int:
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 

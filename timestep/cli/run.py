@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agents import Agent
 
     from timestep.cli.desk import Desk
+    from timestep.store.connection import Database
     from timestep.store.executors import Executor
     from timestep.store.runs import StoredRun
 
@@ -102,6 +103,7 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     agent, _ = load_agent(reference)
     quieten()
     ensure_dbos_launched(queues=())
+    _check_same(engine().database, _request(options, agent.name))  # before anything of the known run is printed
     printer = AnswerPrinter(prints_text=not options.as_json)
     try:
         stored = asyncio.run(_execute(options, agent, reference.rpartition(":")[0], printer))
@@ -137,9 +139,9 @@ async def _execute(options: Options, agent: Agent[Any], module: str, printer: An
         (following, interrupted), timeout=options.wait_seconds, return_when=asyncio.FIRST_COMPLETED
     )
     if following in done:
+        await asyncio.wait((work,), timeout=LONGEST_END_SECONDS)  # the workflow returns after its last transaction
         if _is_refused(work):
             await work
-        await asyncio.wait((work,), timeout=LONGEST_END_SECONDS)  # the workflow returns after its last transaction
         return await following
     printer.end()
     _leave(options, agent.name, module)
@@ -250,18 +252,36 @@ def _enqueue(desk: Desk, options: Options, agent: str) -> None:
         RunInputMismatchError: the id is known with another input.
     """
     from timestep.client import digest_of, enqueue_run
-    from timestep.store.runs import get_stored_run
 
-    request = RunRequest(
-        run_id=options.run_id, agent=agent, input_items=options.text, session_id=options.session_id,
-        stream=True, model=options.model,
-    )  # fmt: skip
-    digest = digest_of(request)
-    if desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest):
-        return
-    if desk.database.run_sync(get_stored_run, options.run_id).input_digest != digest:
+    request = _request(options, agent)
+    if not desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest_of(request)):
+        _check_same(desk.database, request)
+
+
+def _request(options: Options, agent: str) -> RunRequest:
+    return RunRequest(
+        run_id=options.run_id,
+        agent=agent,
+        input_items=options.text,
+        session_id=options.session_id,
+        stream=True,
+        model=options.model,
+    )
+
+
+def _check_same(database: Database, request: RunRequest) -> None:
+    """Refuse an id that is known with another input.
+
+    Raises:
+        RunInputMismatchError: it is.
+    """
+    from timestep.client import digest_of
+    from timestep.store.runs import find_stored_run
+
+    stored = database.run_sync(find_stored_run, request.run_id)
+    if stored is not None and stored.input_digest != digest_of(request):
         raise RunInputMismatchError(
-            f"The run {options.run_id!r} is known with another agent, input, session or context."
+            f"The run {request.run_id!r} is known with another agent, input, session or context."
         )
 
 
