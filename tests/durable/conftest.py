@@ -86,6 +86,11 @@ class Journal:
         """Wait until a run has one of these statuses."""
         wait_until(lambda: self.status(run_id) in statuses, f"{run_id} {statuses}, is {self.status(run_id)}")
 
+    def wait_until_refused(self, workflow_id: str) -> None:
+        """Wait until DBOS has given up a workflow that it could not read."""
+        query = "select 1 from dbos.workflow_status where workflow_uuid = %s and status in ('ERROR', 'CANCELLED')"
+        wait_until(lambda: self.query(query, workflow_id), f"{workflow_id} refused")
+
     async def replay(self, run_id: str, *, steps: int | None = None) -> tuple[str, Any]:
         """Execute a run again from a copy of its first `steps` records, all when absent; return its id and result.
 

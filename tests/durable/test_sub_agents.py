@@ -62,7 +62,8 @@ def tree(keys: list[str], *, barrier: asyncio.Barrier | None = None) -> tuple[Ag
     leaf_tool = leaf.as_tool("ask_leaf", "Ask a leaf")
     middle = make(
         "middle", [leaf_tool],
-        function_call("ask_leaf", {"input": "a"}, call_id="call_0"), function_call("ask_leaf", {"input": "b"}, call_id="call_1"),
+        function_call("ask_leaf", {"input": "a"}, call_id="call_0"),
+        function_call("ask_leaf", {"input": "b"}, call_id="call_1"),
     )  # fmt: skip
     middle_tool = middle.as_tool("ask_middle", "Ask a middle")
     top = make(
