@@ -43,6 +43,7 @@ class Refusal:
     """An answer with an error status."""
 
     status: int
+    code: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,7 +62,7 @@ class Cut:
     """A stream that begins with `text` and then breaks.
 
     `how`: `ends` cleanly without saying that it is finished, `disconnects`, goes on `malformed`, `stalls`, or tells
-    of an `error` of the server's own.
+    of a failure: a passing `error` of the server's own, or a `refusal` of the request.
     """
 
     text: str
@@ -131,7 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.provider.released.wait()
                 self._hang_up()
             case Refusal():
-                error = {"message": f"refused with {reply.status}", "type": "refused", "param": None, "code": None}
+                error = {
+                    "message": f"refused with {reply.status}",
+                    "type": "refused",
+                    "param": None,
+                    "code": reply.code,
+                }
                 self._send(reply.status, {"error": error}, reply.headers)
             case Answer() if not body.get("stream"):
                 self._send(200, protocol.whole(reply), {})
@@ -157,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "stalls":
                 self.server.provider.released.wait()
                 self._hang_up()
-            case "error":
-                self._chunk(protocol.error())
+            case "error" | "refusal":
+                self._chunk(protocol.failure("server_error" if how == "error" else "invalid_prompt"))
                 self._write(b"0\r\n\r\n")
             case _:
                 raise AssertionError(how)
@@ -204,7 +210,7 @@ class _Protocol:
     words: Callable[[str], Iterator[str]]
     items: Callable[[Answer], Iterator[str]]
     end: Callable[[Answer], Iterator[str]]
-    error: Callable[[], str]
+    failure: Callable[[str], str]
 
 
 class _ChatCompletions(_Protocol):
@@ -233,8 +239,8 @@ class _ChatCompletions(_Protocol):
         yield _data(self._head("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
         yield "data: [DONE]\n\n"
 
-    def error(self) -> str:
-        return _data({"error": {"message": "overloaded", "type": "server_error", "param": None, "code": None}})
+    def failure(self, code: str) -> str:
+        return _data({"error": {"message": "it failed", "type": code, "param": None, "code": None}})
 
     def _event(self, delta: Json, finish_reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
@@ -282,9 +288,9 @@ class _Responses(_Protocol):
     def end(self, answer: Answer) -> Iterator[str]:
         yield self._event("response.completed", response=self._response("completed", [self._item(answer)]))
 
-    def error(self) -> str:
-        failure = {"code": "server_error", "message": "overloaded"}
-        return self._event("response.failed", response=self._response("failed", []) | {"error": failure})
+    def failure(self, code: str) -> str:
+        error = {"code": code, "message": "it failed"}
+        return self._event("response.failed", response=self._response("failed", []) | {"error": error})
 
     def _event(self, kind: str, **fields: Any) -> str:
         self.events += 1

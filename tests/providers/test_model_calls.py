@@ -9,9 +9,11 @@ import openai
 import pytest
 from agents import Agent, ModelBehaviorError, ModelSettings, function_tool
 from agents.exceptions import ModelTimeoutError
+from dbos import DBOS
 from provider_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, Cut, Drop, ProviderServer, Refusal, Reply, Silence
 
-from timestep import run_agent_workflow, stream_events
+from timestep import run_agent, run_agent_workflow, stream_events
+from timestep.durable.engine import engine
 from timestep.errors import IncompleteModelResponseError
 
 pytestmark = pytest.mark.usefixtures("launched")
@@ -137,15 +139,11 @@ async def test_a_stream_that_always_breaks_fails_the_run_and_half_an_answer_is_n
             workflow_id=new_id,
         )
 
-    [recorded] = [step["output"] for step in recorded_steps(new_id) if step["function_name"] == TURN]
+    [recorded] = [
+        step["output"] for step in engine().client.list_workflow_steps(new_id) if step["function_name"] == TURN
+    ]
     assert set(recorded) == {"error"}
     assert len(provider.requests) == 2
-
-
-def recorded_steps(run_id: str) -> Any:
-    from timestep.durable.engine import engine
-
-    return engine().client.list_workflow_steps(run_id)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -182,6 +180,58 @@ async def test_a_refusal_for_good_is_not_tried_again(
 
     assert len(provider.requests) == 1
     assert steps(new_id) == [TURN]
+
+
+async def test_a_failure_for_good_in_mid_stream_is_not_tried_again(
+    make_agent: MakeAgent, provider: ProviderServer, new_id: str
+) -> None:
+    provider.script(Cut(text="One two", how="refusal"), Answer(text="Too late"))
+
+    with pytest.raises((openai.APIError, ModelBehaviorError)):
+        await run_agent_workflow(make_agent(), "Count", stream=True, workflow_id=new_id)
+
+    assert len(provider.requests) == 1
+
+
+async def test_a_conversation_that_another_request_holds_is_asked_for_again(
+    make_agent: MakeAgent, provider: ProviderServer, new_id: str
+) -> None:
+    provider.script(Refusal(status=400, code="conversation_locked"), Answer(text="One"))
+
+    result = await run_agent_workflow(make_agent(), "Count", workflow_id=new_id)
+
+    assert result.output == "One"
+    assert len(provider.requests) == 2
+
+
+async def test_words_that_a_caller_has_seen_are_not_streamed_to_it_again(
+    make_agent: MakeAgent, provider: ProviderServer, new_id: str
+) -> None:
+    agent = make_agent()
+
+    async def own() -> str:
+        return (await run_agent(agent, "Count", stream=True)).output
+
+    provider.script(Cut(text="One two", how="disconnects"), Answer(text="Too late"))
+
+    with pytest.raises(openai.APIConnectionError):
+        await DBOS.workflow(name=new_id)(own)()
+
+    assert len(provider.requests) == 1
+
+
+async def test_a_caller_that_has_seen_nothing_yet_gets_the_second_attempt(
+    make_agent: MakeAgent, provider: ProviderServer, new_id: str
+) -> None:
+    agent = make_agent()
+
+    async def own() -> str:
+        return (await run_agent(agent, "Count", stream=True)).output
+
+    provider.script(Refusal(status=429), Answer(text="One two"))
+
+    assert (await DBOS.workflow(name=new_id)(own)()).split() == ["One", "two"]
+    assert len(provider.requests) == 2
 
 
 async def test_attempts_have_a_limit_that_is_the_engines_own(
