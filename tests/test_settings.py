@@ -47,9 +47,7 @@ def resolve(tmp_path: Path) -> Resolve:
 
 def describe(tmp_path: Path, environ: dict[str, str], **arguments: Any) -> dict[str, SettingValue]:
     environ = {"TIMESTEP_PROBE_LOCAL": "0"} | environ
-    return {
-        value.name: value for value in describe_settings(environ=environ, directory=tmp_path, **arguments)
-    }
+    return {value.name: value for value in describe_settings(environ=environ, directory=tmp_path, **arguments)}
 
 
 def write_config(folder: Path, text: str) -> None:
@@ -145,9 +143,7 @@ SOURCES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize("first", range(len(SOURCES)))
-def test_the_database_comes_from_the_first_source_that_names_one(
-    resolve: Resolve, tmp_path: Path, first: int
-) -> None:
+def test_the_database_comes_from_the_first_source_that_names_one(resolve: Resolve, tmp_path: Path, first: int) -> None:
     write_config(tmp_path, f"system_database_url: {URL}")
     environ: dict[str, str] = {}
     arguments: dict[str, str] = {"database_source": "configure_dbos(system_database_url=...)"}
@@ -223,9 +219,7 @@ def test_every_spelling_of_the_scheme_becomes_one(resolve: Resolve, scheme: str)
         ("postgresql://h:٣/d", "port"),
     ],
 )
-def test_what_is_no_postgres_database_is_refused_with_an_example(
-    resolve: Resolve, url: str, says: str
-) -> None:
+def test_what_is_no_postgres_database_is_refused_with_an_example(resolve: Resolve, url: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         resolve({"PG_CONNECTION_URI": url})
     assert says in str(caught.value)
@@ -262,9 +256,7 @@ def test_a_malformed_value_is_refused_with_variable_value_and_what_to_write(
     assert repr(value) in str(caught.value)
     assert caught.value.hint.startswith(f"Write {variable} as ")
     refused = [one for one in describe(tmp_path, {variable: value}).values() if one.problem]
-    assert [(one.value, one.problem, one.hint) for one in refused] == [
-        ("", str(caught.value), caught.value.hint)
-    ]
+    assert [(one.value, one.problem, one.hint) for one in refused] == [("", str(caught.value), caught.value.hint)]
 
 
 def test_a_boolean_is_no_number(resolve: Resolve) -> None:
@@ -284,9 +276,7 @@ def test_an_unknown_argument_or_key_is_refused_with_the_nearest(resolve: Resolve
     assert "'log_level'" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "text", ["- a list", "timestep: [1]", "timestep: text", "a: [", "just words", "\x01"]
-)
+@pytest.mark.parametrize("text", ["- a list", "timestep: [1]", "timestep: text", "a: [", "just words", "\x01"])
 def test_a_dbos_config_that_cannot_be_used_is_named(resolve: Resolve, tmp_path: Path, text: str) -> None:
     write_config(tmp_path, text)
     with pytest.raises(SettingsError, match=r"dbos-config\.yaml"):
@@ -322,9 +312,7 @@ def test_a_misspelt_variable_is_described_with_the_right_one(tmp_path: Path) -> 
     assert "TIMESTEP_WEB_TOKEN" not in described
 
 
-def test_a_local_server_is_used_only_when_nothing_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_local_server_is_used_only_when_nothing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = Database(url="postgresql://ann@localhost:5432/timestep", source="local server on port 5432")
     monkeypatch.setattr(settings_module, "find_local_database", lambda: found)
     settings = resolve_settings(environ={}, directory=tmp_path)
@@ -336,9 +324,7 @@ def test_a_local_server_is_used_only_when_nothing_is_named(
 def test_a_local_server_without_the_database_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = Database(
-        url=None, source="embedded server", problem="No base.", hint="Run `createdb`.", is_reported=True
-    )
+    found = Database(url=None, source="embedded server", problem="No base.", hint="Run `createdb`.", is_reported=True)
     monkeypatch.setattr(settings_module, "find_local_database", lambda: found)
     monkeypatch.setattr(settings_module, "_reported", set())
     with caplog.at_level(logging.WARNING, "timestep"):
@@ -353,9 +339,7 @@ def test_a_local_server_without_the_database_is_reported_once(
     )
 
 
-def test_the_settings_of_the_process_are_resolved_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_settings_of_the_process_are_resolved_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESTEP_PROBE_LOCAL", "0")
     monkeypatch.setenv("TIMESTEP_POOL_SIZE", "7")
@@ -422,9 +406,7 @@ def test_a_password_before_the_host_is_never_shown(password: str, user: str, res
     assert rest in masked
 
 
-@given(
-    password=PASSWORDS.filter(lambda text: "&" not in text), key=st.sampled_from(["password", "sslpassword"])
-)
+@given(password=PASSWORDS.filter(lambda text: "&" not in text), key=st.sampled_from(["password", "sslpassword"]))
 @example(password="Zq7a@bZq7", key="password")
 def test_a_password_in_the_query_is_never_shown(password: str, key: str) -> None:
     assert "Zq7" not in mask_url(f"postgresql://u@h/d?connect_timeout=3&{key}={password}&sslmode=require")
@@ -437,16 +419,12 @@ def test_a_password_without_a_host_or_in_a_conninfo_is_never_shown(password: str
     assert "Zq7" not in mask_url(f"host=h user=u password={password} dbname=d")
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql://h/d", "postgresql://u@h:5432/d?sslmode=require", "postgresql:///d", ""]
-)
+@pytest.mark.parametrize("url", ["postgresql://h/d", "postgresql://u@h:5432/d?sslmode=require", "postgresql:///d", ""])
 def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert mask_url(url) == url
 
 
 def test_importing_the_settings_loads_nothing_heavy() -> None:
     program = "import sys, timestep.settings; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"psycopg", "sqlalchemy", "yaml", "tomllib", "platformdirs", "dbos", "agents"} & set(loaded)
