@@ -80,7 +80,9 @@ def reference(new_drill: Callable[[Path], Drill]) -> Iterator[Reference]:
     """The scenario without a kill."""
     with tempfile.TemporaryDirectory(prefix="timestep-test-") as folder:
         drill = new_drill(Path(folder))
-        drill.start("sweep", runs=["reference"]).end()
+        child = drill.start("sweep", runs=["reference"])
+        child.end()
+        assert drill.status("reference") == "succeeded", (drill.lines()[-1], child.text())
         found = Reference(
             left=left_by(drill, "reference"),
             history=journal(drill, "reference"),

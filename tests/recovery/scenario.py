@@ -205,7 +205,7 @@ async def handed_over(context: Any) -> None:
 
 def build() -> Agent[Any]:
     """Return the agent of the scenario; its MCP server writes to the same side log."""
-    variables = (side_log.FOLDER_VARIABLE, side_log.STOPS_VARIABLE)
+    variables = (side_log.FOLDER_VARIABLE, side_log.STOPS_VARIABLE, "PYTHONPATH")
     environment = {name: os.environ[name] for name in variables if name in os.environ}
     script = Path(__file__).with_name("stock_server.py")
     stock = MCPServerStdio(
