@@ -103,9 +103,9 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     agent, _ = load_agent(reference)
     quieten()
     ensure_dbos_launched(queues=())
-    _check_same(engine().database, _request(options, agent.name))  # before anything of the known run is printed
     printer = AnswerPrinter(prints_text=not options.as_json)
     try:
+        _check_same(engine().database, _request(options, agent.name))  # before anything of the known run is printed
         stored = asyncio.run(_execute(options, agent, reference.rpartition(":")[0], printer))
         return show_ending(engine().database, stored.run, as_json=options.as_json, has_answer=printer.has_answer)
     finally:
