@@ -49,9 +49,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), (), ("help", "exit-codes"), ("nonsense",)])
-def test_starting_loads_nothing_heavy(
-    environment: dict[str, str], tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_starting_loads_nothing_heavy(environment: dict[str, str], tmp_path: Path, words: tuple[str, ...]) -> None:
     program = (
         "import sys, atexit\n"
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
@@ -84,9 +82,7 @@ def test_exit_codes_are_explained(timestep_command: Timestep) -> None:
     run = timestep_command("help", "exit-codes")
     assert run.returncode == 0
     lines = [line.split(maxsplit=1) for line in run.stdout.splitlines()[1:]]
-    assert {int(code): text for code, text in lines} == {
-        int(code): text for code, text in EXIT_CODE_MEANINGS.items()
-    }
+    assert {int(code): text for code, text in lines} == {int(code): text for code, text in EXIT_CODE_MEANINGS.items()}
     assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 6, 130]
 
 
@@ -159,24 +155,16 @@ def test_any_other_error_is_shown_by_its_kind_and_a_traceback_only_with_debug(
         assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_lost_database_is_shown_without_its_statement(
-    play: Play, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_database_is_shown_without_its_statement(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     import psycopg
     from sqlalchemy import exc
 
     lost = exc.OperationalError("select secret", {}, psycopg.OperationalError("connection\nrefused"))
     assert play(raising(lost))() == 6
-    assert capsys.readouterr().err.startswith(
-        "error: The database does not answer: connection refused\n\nhint: "
-    )
-    refused = exc.ProgrammingError(
-        "select secret", {}, psycopg.errors.InsufficientPrivilege("permission denied")
-    )
+    assert capsys.readouterr().err.startswith("error: The database does not answer: connection refused\n\nhint: ")
+    refused = exc.ProgrammingError("select secret", {}, psycopg.errors.InsufficientPrivilege("permission denied"))
     assert play(raising(refused))() == 1
-    assert capsys.readouterr().err.startswith(
-        "error: The database refused a statement: permission denied\n\nhint: "
-    )
+    assert capsys.readouterr().err.startswith("error: The database refused a statement: permission denied\n\nhint: ")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), EOFError()])
@@ -321,9 +309,7 @@ def test_times_are_relative_or_iso(seconds: int, text: str) -> None:
     assert output.format_time(None) == ""
 
 
-def test_text_that_cannot_be_encoded_is_escaped_and_not_an_error(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_text_that_cannot_be_encoded_is_escaped_and_not_an_error(environment: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "timestep", "nonsense\udc80ö"],
         env=environment | {"PYTHONIOENCODING": "ascii"},

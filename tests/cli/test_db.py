@@ -72,9 +72,7 @@ def test_looking_starts_and_makes_nothing(timestep_command: Timestep, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_looking_at_a_running_server_makes_no_database(
-    timestep_command: Timestep, server: EmbeddedPostgres
-) -> None:
+def test_looking_at_a_running_server_makes_no_database(timestep_command: Timestep, server: EmbeddedPostgres) -> None:
     server.ensure()
     assert json.loads(timestep_command("db", "status", "--json").stdout)["state"] == "missing"
     assert "its database is made on first use" in timestep_command("doctor").stdout
@@ -82,9 +80,7 @@ def test_looking_at_a_running_server_makes_no_database(
         assert connection.execute("select 1 from pg_database where datname = 'test-shop'").fetchone() is None
 
 
-def test_migrate_makes_both_schemas_and_may_be_repeated(
-    timestep_command: Timestep, server: EmbeddedPostgres
-) -> None:
+def test_migrate_makes_both_schemas_and_may_be_repeated(timestep_command: Timestep, server: EmbeddedPostgres) -> None:
     first = timestep_command("db", "migrate")
     assert (first.returncode, first.stdout) == (0, "")
     assert "now at revision" in first.stderr
@@ -113,9 +109,7 @@ def test_a_configured_database_is_not_ours_to_start_or_stop(timestep_command: Ti
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["migrate"], ["psql"]])
-def test_a_configured_database_that_does_not_answer_ends_with_6(
-    timestep_command: Timestep, words: list[str]
-) -> None:
+def test_a_configured_database_that_does_not_answer_ends_with_6(timestep_command: Timestep, words: list[str]) -> None:
     run = timestep_command("db", *words, variables=NOBODY_HOME)
     assert run.returncode == 6
     assert "secret" not in run.stdout + run.stderr

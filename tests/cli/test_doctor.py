@@ -112,13 +112,9 @@ def test_a_database_without_schemas_is_ok_unless_migrations_are_off(
     assert "timestep db migrate" in report(run)["schema timestep"]["hint"]
 
 
-def test_a_migrated_database_shows_its_revision_and_executors(
-    timestep_command: Timestep, database: Database
-) -> None:
+def test_a_migrated_database_shows_its_revision_and_executors(timestep_command: Timestep, database: Database) -> None:
     migrate(database)
-    row = Executor(
-        id="executor-7", application_version="1", host="kitchen", pid=1, process_space="", agents=[]
-    )
+    row = Executor(id="executor-7", application_version="1", host="kitchen", pid=1, process_space="", agents=[])
     database.run_sync(insert_executor, row)
     run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})
     assert run.returncode == 0
@@ -135,8 +131,7 @@ def test_a_schema_that_does_not_fit_is_told(
     migrate(database)
     database.run_sync(
         lambda connection: (
-            connection.exec_driver_sql(f"update timestep.alembic_version set version_num = '{revision}'")
-            and None
+            connection.exec_driver_sql(f"update timestep.alembic_version set version_num = '{revision}'") and None
         )
     )
     run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})

@@ -147,7 +147,7 @@ _reported: set[str] = set()
 
 def current_settings() -> Settings:
     """Return the settings of this process; the first call resolves them."""
-    global _current  # noqa: PLW0603 - one value per process, behind a lock
+    global _current
     with _lock:
         if _current is None:
             _current = resolve_settings()
@@ -156,14 +156,14 @@ def current_settings() -> Settings:
 
 def set_current_settings(settings: Settings) -> None:
     """Make `settings` those of this process."""
-    global _current  # noqa: PLW0603 - one value per process, behind a lock
+    global _current
     with _lock:
         _current = settings
 
 
 def reset_settings() -> None:
     """Forget the settings of this process; the next use resolves them again."""
-    global _current  # noqa: PLW0603 - one value per process, behind a lock
+    global _current
     with _lock:
         _current = None
 
@@ -225,8 +225,7 @@ class _Sources:
                 raise SettingsError(
                     f"{first_source} names {mask_url(first)}, but {source} names {mask_url(url)}: "
                     "one process uses one database.",
-                    hint=f"Remove {first_source} or {source}, or write the same host, port, database and "
-                    "user in both.",
+                    hint=f"Remove {first_source} or {source}, or write the same host, port, database and user in both.",
                 )
         if named:
             return Database(url=named[0][0], source=named[0][1])
@@ -349,9 +348,7 @@ def _default_data_directory() -> Path:
     return Path(platformdirs.user_data_dir("timestep", appauthor=False))
 
 
-def _setting(
-    field: str, convert: Callable[[Any], Any], default: Any, variable: str | None = None
-) -> _Setting:
+def _setting(field: str, convert: Callable[[Any], Any], default: Any, variable: str | None = None) -> _Setting:
     variable = variable or f"TIMESTEP_{field.upper()}"
     return _Setting(field=field, variable=variable, default=default, convert=convert)
 

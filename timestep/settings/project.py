@@ -79,6 +79,4 @@ def _expanded(value: Any, environ: Mapping[str, str]) -> Any:
         return {key: _expanded(inner, environ) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
-    return re.sub(
-        r"\$\{([^}:]+)(?::-([^}]*))?\}", lambda found: environ.get(found[1]) or found[2] or "", value
-    ).strip()
+    return re.sub(r"\$\{([^}:]+)(?::-([^}]*))?\}", lambda found: environ.get(found[1]) or found[2] or "", value).strip()

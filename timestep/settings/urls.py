@@ -47,9 +47,7 @@ def canonical_url(url: str, *, source: str) -> str:
         raise SettingsError(f"{source} is {mask_url(url)!r}: {kind}, not a Postgres database.", hint=hint)
     canonical = f"postgresql://{rest}"
     parts = _parts_of(canonical)
-    if not all(
-        re.fullmatch("[0-9]{0,5}", port) and int(port or 1) in range(1, 65536) for port in parts.ports
-    ):
+    if not all(re.fullmatch("[0-9]{0,5}", port) and int(port or 1) in range(1, 65536) for port in parts.ports):
         raise SettingsError(f"{source} is {mask_url(url)!r}: a port is not a number up to 65535.", hint=hint)
     if not parts.database:
         raise SettingsError(f"{source} is {mask_url(url)!r}: it names no database.", hint=hint)
