@@ -45,7 +45,7 @@ class Screen:
     def started(self, pid: int, known: frozenset[int]) -> None:
         """Show a new process; `known` are the steps that Postgres has before it begins."""
         self.processes.append(Process(pid=pid, known=known))
-        what = "starts" if not known else f"starts and takes the run over, with {len(known)} steps in Postgres"
+        what = "starts" if not known else f"starts and takes the run over, with {_steps(len(known))} in Postgres"
         self.say(f"process {len(self.processes)} (pid {pid}) {what}")
 
     def add(self, line: LogLine) -> None:
@@ -63,7 +63,7 @@ class Screen:
             if not process.replays and process.known:
                 process.replays = True
                 count = len(process.known)
-                self.say(f"process {len(self.processes)} replays {count} steps from Postgres: nothing of them runs")
+                self.say(f"process {len(self.processes)} replays {_steps(count)} from Postgres: nothing of them runs")
             process.started[line.step_id] = line.at
         else:
             process.ended[line.step_id] = line.at
@@ -81,7 +81,7 @@ class Screen:
         ]
         inside = f"in the middle of {', '.join(lost)}" if lost else "between two steps"
         who = f"process {len(self.processes)} (pid {process.pid})"
-        self.say(f"kill -9  {who} {inside}; {len(recorded)} steps are in Postgres")
+        self.say(f"kill -9  {who} {inside}; {_steps(len(recorded))} in Postgres")
 
     def say(self, text: str) -> None:
         """Show what happens now."""
@@ -164,3 +164,7 @@ def count_table(rows: Sequence[tuple[str, int, int, int, int]]) -> list[str]:
             f"{name:<12}" + "  ".join(f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
         )
     return lines
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
