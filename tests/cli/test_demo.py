@@ -108,7 +108,7 @@ def test_without_a_terminal_it_tells_line_by_line_and_shows_the_table_at_the_end
     assert lines[0].startswith("Timestep demo: an agent plans a day in Lisbon")
     assert "\x1b" not in run.stdout
     assert re.search(r"^seed +\d+ +\(the same again: timestep demo --seed \d+\)$", run.stdout, re.MULTILINE)
-    assert re.search(r"^kill -9  process 1 \(pid \d+\) .*steps are in Postgres$", run.stdout, re.MULTILINE)
+    assert re.search(r"^kill -9  process 1 \(pid \d+\) .*steps? in Postgres$", run.stdout, re.MULTILINE)
     assert re.search(r"^process 2 \(pid \d+\) starts and takes the run over", run.stdout, re.MULTILINE)
     assert re.search(r"^step +process 1 +process 2", run.stdout, re.MULTILINE)
     assert "· replayed" in run.stdout or "with 0 steps" in run.stdout
