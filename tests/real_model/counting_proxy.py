@@ -13,7 +13,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-HELD_AFTER = 20
+HELD_AFTER = 10
 """How many parts of an answer go through before it is held; its last part never does."""
 
 LAST_PART = re.compile(rb'"finish_reason": ?"')

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agents import Agent, Model, ModelResponse, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents import Agent, Model, ModelResponse, ModelSettings, OpenAIChatCompletionsModel
 from agents.testing import function_call
 from agents.usage import Usage
 from openai import AsyncOpenAI
@@ -55,21 +55,15 @@ def settings(tokens: int) -> ModelSettings:
     return ModelSettings(max_tokens=tokens, temperature=0.2, include_usage=True)
 
 
-poet = Agent(name="poet", instructions="You are the poet.", model=chat, model_settings=settings(16))
-critic = Agent(name="critic", instructions="You are the critic.", model=chat, model_settings=settings(16))
+poet = Agent(name="poet", instructions="You are the poet.", model=chat, model_settings=settings(8))
+critic = Agent(name="critic", instructions="You are the critic.", model=chat, model_settings=settings(8))
 manager = Agent(
     name="manager",
     instructions="You are the manager.",
     model=CallsFirst(),
-    model_settings=settings(64),
+    model_settings=settings(32),
     tools=[
         poet.as_tool(tool_name="poet", tool_description="Asks the poet."),
         critic.as_tool(tool_name="critic", tool_description="Asks the critic."),
     ],
-)
-writer = Agent(
-    name="writer",
-    instructions="You are the writer.",
-    model=OpenAIResponsesModel("smollm2", client),
-    model_settings=settings(16),
 )

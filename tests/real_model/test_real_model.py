@@ -6,7 +6,6 @@ Answers vary: the tests look at shapes, never at words.
 from __future__ import annotations
 
 import collections
-import json
 from typing import Any
 
 import pytest
@@ -77,22 +76,12 @@ def test_a_run_that_is_killed_in_mid_answer_is_finished_without_asking_a_finishe
         "message", "function_call", "function_call", "function_call_output", "function_call_output", "message",
     ]  # fmt: skip
 
-    count = len(proxy.requests)
-    assert json.loads(stories.run(*command, "--json"))["output"] == run["output"]
-    assert len(proxy.requests) == count
-
     stories.run("run", "And then?", "--agent", "story_agents:poet", "--id", "boat-2", "--session", "lake")
-    said = [message.get("content") for message in proxy.requests[-1]["messages"] if message["role"] == "user"]
-    assert said == ["Tell me about the boat", "And then?"]
-    answers = [message for message in proxy.requests[-1]["messages"] if message["role"] == "assistant"]
+    conversation = proxy.requests[-1]["messages"]
+    assert [message["content"] for message in conversation if message["role"] == "user"] == [
+        "Tell me about the boat",
+        "And then?",
+    ]
+    answers = [message for message in conversation if message["role"] == "assistant"]
     assert run["output"] in str(answers[-1]["content"])
-
-
-def test_a_real_model_answers_through_the_responses_protocol(stories: Stories, proxy: CountingProxy) -> None:
-    answer = stories.run("run", "Say hello", "--agent", "story_agents:writer", "--id", "hello")
-
-    assert answer.strip()
-    assert [request["stream"] for request in proxy.requests] == [True]
-    [used] = stories.query("select * from timestep.usage where run_id = 'hello'")
-    assert used["requests"] == 1
-    assert 0 < used["output_tokens"] <= 16
+    assert len(proxy.requests) == 5
