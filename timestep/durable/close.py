@@ -19,7 +19,7 @@ from timestep.records import RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.serializer import encode_error
 from timestep.store.approvals import Approval
-from timestep.store.json_text import dump_json
+from timestep.store.json_text import dump_json, storable_text
 from timestep.store.runs import StoredRun
 from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCall
@@ -125,7 +125,7 @@ def _tool_call(call: dict[str, Any], segment: Segment) -> ToolCall:
         segment=segment.number,
         agent=call["agent"],
         tool=call["tool"],
-        call_id=call["call_id"],
+        call_id=storable_text(call["call_id"]),
         arguments=call["arguments"],
         result=envelope.get("ok"),
         error=envelope.get("error"),
@@ -162,7 +162,7 @@ def _approvals(result: RunResult, stored: StoredRun, segment: Segment) -> list[A
             session_id=stored.run.session_id,
             agent=item.agent.name,
             tool=item.name or "",
-            call_id=_call_id(item),
+            call_id=storable_text(_call_id(item)),
             arguments=item.arguments or "",
             arguments_digest=hashlib.sha256((item.arguments or "").encode(errors="surrogatepass")).hexdigest(),
         )

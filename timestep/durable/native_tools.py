@@ -97,7 +97,7 @@ class _DurableEditor:
 
     async def _step(self, function: Callable[[Any], Any], operation: Any) -> Any:
         self.count += 1
-        key = self.slot.key if self.count == 1 else f"{self.slot.key}.{self.count}"
+        key = self.slot.key if self.count == 1 else f"{self.slot.key}+{self.count}"
         slot = CallSlot(key=key, calls=self.slot.calls)
         return await _effect(
             self.scope,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from timestep.errors import UnsupportedError
 
 BLOCK_SIZES = (1 << 20, 1 << 13, 1 << 7)
 """Step ids for each of several parallel sub-agents, by depth. Step ids are INT4: 2047 blocks fit at the top."""
+
+MAX_KEY_CHARACTERS = 64
+"""Longest call id that stands in a key as it is. Keys of nested calls are joined, and Postgres indexes them."""
 
 LOCAL_CALLS = frozenset(
     ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "computer_call")
@@ -120,7 +124,7 @@ class Scope:
                 continue
             call_id = str(_field(call, "call_id") or _field(call, "id") or "")
             same = self.slots.setdefault(call_id, deque())
-            slot = CallSlot(key=quote(call_id, safe="") + (f"#{len(same) + 1}" if same else ""))
+            slot = CallSlot(key=_key_of(call_id) + (f"#{len(same) + 1}" if same else ""))
             same.append(slot)
             tool = by_name.get(str(_field(call, "name")))
             if tool is not None and tool.tool_input_guardrails:
@@ -141,7 +145,7 @@ class Scope:
             if known is owner:
                 return slot
         waiting = self.slots.get(call_id)
-        slot = waiting.popleft() if waiting else CallSlot(key=quote(call_id, safe=""))
+        slot = waiting.popleft() if waiting else CallSlot(key=_key_of(call_id))
         self.taken.append((owner, slot))
         return slot
 
@@ -189,6 +193,14 @@ def entered(scope: Scope) -> Generator[Scope]:
 def agent_name(agent: Agent[Any]) -> str:
     """Return an agent's name as step names show it."""
     return agent.name.replace("/", "%2F")
+
+
+def _key_of(call_id: str) -> str:
+    """Return a call id as keys and step names show it; a long one by its beginning and its SHA-256."""
+    key = quote(call_id, safe="", errors="surrogatepass")
+    if len(key) <= MAX_KEY_CHARACTERS:
+        return key
+    return f"{key[:MAX_KEY_CHARACTERS]}#{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _effects_of(call: Any) -> int:
