@@ -78,11 +78,12 @@ class Chores:
             elif status != "cancelled" and workflow.status == "CANCELLED":
                 self._database.run_sync(mark_cancelled, run_id, reason="cancelled")
             elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
-                self._fail(run_id, workflow.status, workflow.error)
+                self._fail(run_id, workflow.workflow_id, workflow.status)
 
-    def _fail(self, run_id: str, status: str, error: Exception | str | None) -> None:
+    def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":
-            reason, message = "engine_error", f"The engine could not go on: {error}"
+            found = self._client.list_workflows(workflow_ids=[workflow_id], load_input=False)
+            reason, message = "engine_error", f"The engine could not go on: {found[0].error if found else 'unknown'}"
         else:
             reason = "recovery_attempts_exceeded"
             message = "The run was started too often without coming to an end; it may end its process each time."
