@@ -166,6 +166,12 @@ def new_database(server: EmbeddedPostgres) -> Callable[[], str]:
     return make
 
 
+@pytest.fixture
+def journal_of(server: EmbeddedPostgres) -> Callable[[str], Journal]:
+    """Look at a database by its name."""
+    return lambda name: Journal(server, name)
+
+
 @pytest.fixture(scope="module")
 def engine(
     server: EmbeddedPostgres, new_database: Callable[[], str], settings_of_module: pytest.MonkeyPatch

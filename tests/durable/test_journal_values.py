@@ -15,7 +15,7 @@ from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.errors import JournalFormatError, ResultTooLargeError, RunFailedError, ToolResultError
 from timestep.serializer import JournalSerializer, decode_error, encode_error
 
-TEXT = st.text(st.characters())  # lone surrogates and NUL included
+TEXT = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates and NUL included
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),

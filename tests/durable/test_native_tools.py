@@ -194,3 +194,20 @@ async def test_a_result_that_cannot_be_stored_is_an_error_at_the_tool(engine: An
 
     assert (await run_agent_workflow(agent, "Go", workflow_id=new_id)).output == "done"
     assert "cannot be stored" in engine.output(new_id, "tool_call:1:query:k1")["error"]["message"]
+
+
+async def test_each_operation_of_a_patch_is_a_call_of_its_own_beside_any_other_call_id(
+    engine: Any, new_id: str
+) -> None:
+    log: list[str] = []
+    tool, _, _ = patch(log)
+    other = PATCH_CALL.model_copy(update={"id": "a1.2", "call_id": "a1.2"})
+    agent = Agent(
+        name="assistant", tools=[tool], model=ScriptedModel([[PATCH_CALL, other], [assistant_message("done")]])
+    )
+
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+
+    rows = engine.query("select call_key from timestep.tool_calls where run_id = %s order by 1", new_id)
+    assert [row["call_key"] for row in rows] == ["1:a1", "1:a1.2"]
+    assert log == ["create a.txt"] * 2

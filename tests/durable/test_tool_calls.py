@@ -519,3 +519,25 @@ async def test_tools_rows_hold_agent_arguments_result_and_times(engine: Any, new
     assert (row["call_id"], row["arguments"], row["attempt"]) == ("c1", '{"one":1,"other":2}', 1)
     assert (row["result"], row["error"]) == ({"sum": 3}, None)
     assert row["started_at"] <= row["finished_at"]
+
+
+@pytest.mark.parametrize(
+    "call_id", ["a\x00b", "\ud800", "x" * 10_000, "a:b/c#d%e", "注文", " "], ids=lambda text: ascii(text)[:12]
+)
+async def test_any_call_id_of_a_provider_is_stored(engine: Any, call_id: str, new_id: str) -> None:
+    seen = []
+
+    @function_tool
+    def look() -> str:
+        seen.append(current_tool_call().call_id)
+        return "seen"
+
+    agent = asks([look], [function_call("look", {}, call_id=call_id)])
+
+    live = await run_agent_workflow(agent, "Go", f"s-{new_id}", workflow_id=new_id)
+    _, replayed = await engine.replay(new_id)
+
+    assert live.output == replayed.output == "done"
+    assert seen == [call_id]
+    assert engine.value("select count(*) from timestep.tool_calls where run_id = %s", new_id) == 1
+    assert len(await Session(f"s-{new_id}").get_items()) >= 4

@@ -1,0 +1,93 @@
+"""Blocking tools have threads of their own: they delay no checkpoint of another run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from agents import Agent, function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
+
+import timestep
+from timestep import Session, queue_agent_workflow, run_agent_workflow
+
+EXECUTOR_THREADS = 2
+SLEEPERS = 6
+
+
+@pytest.fixture
+def few_threads(engine: Any) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        timestep.cleanup_dbos()
+        patch.setenv("TIMESTEP_EXECUTOR_THREADS", str(EXECUTOR_THREADS))
+        timestep.ensure_dbos_launched()
+        yield
+        timestep.cleanup_dbos()
+    timestep.ensure_dbos_launched()
+
+
+class Sleeping:
+    """Agents whose tool blocks its thread until it is woken."""
+
+    def __init__(self) -> None:
+        self.wake, self.asleep = threading.Event(), threading.Semaphore(0)
+
+        @function_tool
+        def sleep() -> str:
+            self.asleep.release()
+            assert self.wake.wait(120)
+            return "slept"
+
+        self.agents = [
+            Agent(
+                name=f"sleeper{number}",
+                tools=[sleep],
+                model=ScriptedModel([[function_call("sleep", {}, call_id="c1")], [assistant_message("awake")]]),
+            )
+            for number in range(SLEEPERS)
+        ]
+
+    def wait_until_all_sleep(self) -> None:
+        for _ in range(SLEEPERS):
+            assert self.asleep.acquire(timeout=60)
+
+
+def brisk() -> Agent[Any]:
+    @function_tool
+    def look() -> str:
+        return "seen"
+
+    steps = [[function_call("look", {}, call_id=f"c{number}")] for number in range(3)]
+    return Agent(name="brisk", tools=[look], model=ScriptedModel([*steps, [assistant_message("done")]]))
+
+
+@pytest.mark.usefixtures("few_threads")
+async def test_a_run_ends_while_more_tools_block_than_there_are_checkpoint_threads(engine: Any, new_id: str) -> None:
+    sleeping = Sleeping()
+    runs = [asyncio.ensure_future(run_agent_workflow(agent, "Sleep")) for agent in sleeping.agents]
+    while sleeping.asleep._value < SLEEPERS:
+        await asyncio.sleep(0.01)
+
+    result = await asyncio.wait_for(run_agent_workflow(brisk(), "Look", f"s-{new_id}"), 60)
+    assert not sleeping.wake.is_set()
+    sleeping.wake.set()
+
+    assert result.output == "done"
+    assert len(await Session(f"s-{new_id}").get_items()) == 8
+    assert [run.output for run in await asyncio.gather(*runs)] == ["awake"] * SLEEPERS
+
+
+@pytest.mark.usefixtures("few_threads")
+def test_a_queued_run_ends_while_queued_tools_block(engine: Any, new_id: str) -> None:
+    sleeping = Sleeping()
+    handles = [queue_agent_workflow(agent, "Sleep") for agent in sleeping.agents]
+    sleeping.wait_until_all_sleep()
+
+    queue_agent_workflow(brisk(), "Look", workflow_id=new_id)
+    engine.wait_for_status(new_id, "succeeded")
+    sleeping.wake.set()
+
+    assert [handle.get_result().output for handle in handles] == ["awake"] * SLEEPERS
