@@ -41,6 +41,7 @@ async def sweep(*, runs: Sequence[str], has_reservation: bool = True) -> None:
     register_agents(scenario.build())
     await ensure_dbos_launched()
     await asyncio.gather(*(_one(run) for run in runs))
+    await cleanup_dbos()  # a forked child runs no exit handlers
 
 
 async def _one(run: str) -> None:
