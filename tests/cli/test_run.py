@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from conftest import Shop
+from command_line import Shop
 
 from timestep.cli.follow import AnswerPrinter
 from timestep.cli.modules import is_reference

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Shop
+from command_line import Shop
 
 from timestep.cli.trace import Node, trace_of, turns_of
 from timestep.records import Run, Step, TokenUsage
@@ -82,7 +82,7 @@ def test_show_draws_the_nested_trace(stored: Shop) -> None:
         "    handoff transfer_to_closer",
         "  turn 3",
         "    model tiny-4",
-    ] or table
+    ], table
     assert '{"order": 6} -> order 6 is on its way' in table
 
 

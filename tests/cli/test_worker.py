@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 
 import pytest
-from conftest import REPOSITORY, Shop
+from command_line import REPOSITORY, Shop
 
 LIMIT_SECONDS = 60
 
