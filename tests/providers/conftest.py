@@ -35,7 +35,9 @@ _AT_ONCE = ModelRetryBackoffSettings(initial_delay=0.01, max_delay=0.01)
 @pytest.fixture(scope="module")
 def launched() -> Iterator[None]:
     """The launched engine of this module."""
-    folder = Path(tempfile.mkdtemp(prefix="timestep-providers-")).resolve()
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000 else Path("/tmp").resolve()
+    folder = Path(tempfile.mkdtemp(prefix="timestep-providers-", dir=place))
     folder.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         for name in _SETTINGS:

@@ -61,7 +61,9 @@ def proxy(model_url: str) -> Iterator[CountingProxy]:
 @pytest.fixture(scope="session")
 def data_directory() -> Iterator[Path]:
     """The data directory of these tests."""
-    folder = Path(tempfile.mkdtemp(prefix="timestep-stories-")).resolve()
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000 else Path("/tmp").resolve()
+    folder = Path(tempfile.mkdtemp(prefix="timestep-stories-", dir=place))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
