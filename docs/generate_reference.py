@@ -58,7 +58,7 @@ def settings_page() -> str:
     ]
     for setting in settings._SETTINGS:  # the table is for this page and the resolver
         key = "name" if setting.field == "name" else f"timestep.{setting.field}"
-        default = "see [data](../../README.md#where-your-data-lives)" if callable(setting.default) else setting.default
+        default = "see [data](../../README.md#where-the-data-is)" if callable(setting.default) else setting.default
         shown = "" if default is None else default if callable(setting.default) else f"`{_plain(default)}`"
         parts.append(f"| `{setting.variable}` | `{key}` | {shown} | {MEANINGS[setting.field]} |")
     parts += ["", "`timestep doctor` prints the value of each, where it came from, and what is wrong with it."]

@@ -116,9 +116,7 @@ def render_from(url: str | None) -> str:
 def main() -> int:
     """Write the page, or check it: 1 when it is not what would be written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 when the page is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when the page is stale")
     parser.add_argument("--database-url", help="a database to migrate and describe")
     options = parser.parse_args()
     page = render_from(options.database_url)
