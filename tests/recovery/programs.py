@@ -10,6 +10,7 @@ import porter
 import scenario
 import side_log
 import stops
+from dbos import DBOS
 
 import timestep.client
 import timestep.durable.start
@@ -54,6 +55,8 @@ async def _one(run: str) -> None:
         side_log.write("failed", run, error=f"{type(error).__name__}: {error}")
     else:
         side_log.write("finished", run, output=result.output, status=result.status)
+    while (await DBOS.get_workflow_status_async(run)).status in ("PENDING", "ENQUEUED"):  # the result may come before
+        await asyncio.sleep(side_log.POLL_SECONDS)
     await side_log.stop_at(run, "finished")
 
 
