@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import openai
 from agents import Model, ModelBehaviorError, ModelRetrySettings
@@ -42,6 +43,17 @@ def is_cut(error: Exception) -> bool:
     if isinstance(error, cut) or type(error).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
         return True
     return isinstance(error, ModelBehaviorError) and "before receiving a finish_reason" in str(error)
+
+
+def failure_of(event: Any) -> Exception:
+    """Return the error of an event that ends a stream without an answer."""
+    response = getattr(event, "response", None)
+    error = getattr(response, "error", None)
+    detail = error or getattr(response, "incomplete_details", None) or getattr(event, "message", None)
+    message = f"The model's stream ended with {event.type}: {detail}"
+    if getattr(error or event, "code", None) in TRANSIENT_CODES:
+        return IncompleteModelResponseError(message)
+    return ModelBehaviorError(message)
 
 
 def _cut_answer(context: RetryPolicyContext) -> bool:

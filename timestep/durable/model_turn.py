@@ -17,7 +17,6 @@ from typing import Any
 from agents import (
     Agent,
     Model,
-    ModelBehaviorError,
     ModelResponse,
     ModelRetrySettings,
     ModelSettings,
@@ -32,7 +31,7 @@ from pydantic import TypeAdapter
 
 from timestep.durable import agents_seam
 from timestep.durable.events import TextBatch, emit
-from timestep.durable.model_retry import TRANSIENT_CODES, seconds_to_retry
+from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
@@ -242,7 +241,7 @@ class _Call:
         async with aclosing(stream) as events:
             async for event in events:
                 if event.type in ("response.incomplete", "response.failed", "error"):
-                    raise _failure(event)
+                    raise failure_of(event)
                 if event.type == "response.completed":
                     final = event.response
                 elif forward is not None:
@@ -286,16 +285,6 @@ def _response_usage(usage: Usage) -> ResponseUsage:
         input_tokens_details=usage.input_tokens_details,
         output_tokens_details=usage.output_tokens_details,
     )
-
-
-def _failure(event: Any) -> Exception:
-    response = getattr(event, "response", None)
-    error = getattr(response, "error", None)
-    detail = error or getattr(response, "incomplete_details", None) or getattr(event, "message", None)
-    message = f"The model's stream ended with {event.type}: {detail}"
-    if getattr(error or event, "code", None) in TRANSIENT_CODES:
-        return IncompleteModelResponseError(message)
-    return ModelBehaviorError(message)
 
 
 def _model_name(model: DurableModel) -> str | None:
