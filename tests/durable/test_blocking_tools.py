@@ -16,6 +16,7 @@ from timestep import Session, queue_agent_workflow, run_agent_workflow
 
 EXECUTOR_THREADS = 2
 SLEEPERS = 6
+LIMIT_SECONDS = 40
 
 
 @pytest.fixture
@@ -33,12 +34,13 @@ class Sleeping:
     """Agents whose tool blocks its thread until it is woken."""
 
     def __init__(self) -> None:
-        self.wake, self.asleep = threading.Event(), threading.Semaphore(0)
+        self.wake, self.count, lock = threading.Event(), 0, threading.Lock()
 
         @function_tool
         def sleep() -> str:
-            self.asleep.release()
-            assert self.wake.wait(120)
+            with lock:
+                self.count += 1
+            self.wake.wait()
             return "slept"
 
         self.agents = [
@@ -50,10 +52,6 @@ class Sleeping:
             for number in range(SLEEPERS)
         ]
 
-    def wait_until_all_sleep(self) -> None:
-        for _ in range(SLEEPERS):
-            assert self.asleep.acquire(timeout=60)
-
 
 def brisk() -> Agent[Any]:
     @function_tool
@@ -64,27 +62,39 @@ def brisk() -> Agent[Any]:
     return Agent(name="brisk", tools=[look], model=ScriptedModel([*steps, [assistant_message("done")]]))
 
 
-@pytest.mark.usefixtures("few_threads")
-async def test_a_run_ends_while_more_tools_block_than_there_are_checkpoint_threads(engine: Any, new_id: str) -> None:
+@pytest.fixture
+def sleeping() -> Iterator[Sleeping]:
     sleeping = Sleeping()
-    runs = [asyncio.ensure_future(run_agent_workflow(agent, "Sleep")) for agent in sleeping.agents]
-    while sleeping.asleep._value < SLEEPERS:
-        await asyncio.sleep(0.01)
-
-    result = await asyncio.wait_for(run_agent_workflow(brisk(), "Look", f"s-{new_id}"), 60)
-    assert not sleeping.wake.is_set()
+    yield sleeping
     sleeping.wake.set()
 
-    assert result.output == "done"
-    assert len(await Session(f"s-{new_id}").get_items()) == 8
-    assert [run.output for run in await asyncio.gather(*runs)] == ["awake"] * SLEEPERS
+
+@pytest.mark.usefixtures("few_threads")
+def test_a_run_ends_while_more_tools_block_than_there_are_checkpoint_threads(sleeping: Sleeping, new_id: str) -> None:
+    async def work() -> Any:
+        runs = [asyncio.ensure_future(run_agent_workflow(agent, "Sleep")) for agent in sleeping.agents]
+        try:
+            await asyncio.wait_for(asyncio.shield(_all_sleep(sleeping)), LIMIT_SECONDS)
+            result = await asyncio.wait_for(run_agent_workflow(brisk(), "Look", f"s-{new_id}"), LIMIT_SECONDS)
+            assert not sleeping.wake.is_set()
+        finally:
+            sleeping.wake.set()
+        assert [run.output for run in await asyncio.gather(*runs)] == ["awake"] * SLEEPERS
+        assert len(await Session(f"s-{new_id}").get_items()) == 8
+        return result
+
+    assert asyncio.run(work()).output == "done"
+
+
+async def _all_sleep(sleeping: Sleeping) -> None:
+    while sleeping.count < SLEEPERS:
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.usefixtures("few_threads")
-def test_a_queued_run_ends_while_queued_tools_block(engine: Any, new_id: str) -> None:
-    sleeping = Sleeping()
+def test_a_queued_run_ends_while_queued_tools_block(engine: Any, sleeping: Sleeping, until: Any, new_id: str) -> None:
     handles = [queue_agent_workflow(agent, "Sleep") for agent in sleeping.agents]
-    sleeping.wait_until_all_sleep()
+    until(lambda: sleeping.count == SLEEPERS, "all sleep")
 
     queue_agent_workflow(brisk(), "Look", workflow_id=new_id)
     engine.wait_for_status(new_id, "succeeded")

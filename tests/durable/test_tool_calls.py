@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from agents import Agent, ModelBehaviorError, RunContextWrapper, Runner, ToolOutputImage, function_tool
+from agents import Agent, ModelBehaviorError, RunContextWrapper, RunHooks, Runner, ToolOutputImage, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
 from pydantic import BaseModel
@@ -80,6 +80,31 @@ async def test_calls_of_a_turn_run_in_parallel_and_are_steps_in_the_model_s_orde
         "tool_call:1:slow_sync:c4",
         "model_turn:2:assistant",
     ]
+
+
+async def test_step_ids_do_not_depend_on_which_call_begins_first(engine: Any, new_id: str) -> None:
+    second_has_run = asyncio.Event()
+
+    class FirstWaits(RunHooks[Any]):
+        async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+            if tool.name == "first":
+                await second_has_run.wait()
+
+    @function_tool
+    async def first() -> str:
+        return "1"
+
+    @function_tool
+    async def second() -> str:
+        second_has_run.set()
+        return "2"
+
+    agent = asks([first, second], [function_call("first", {}, call_id="c1"), function_call("second", {}, call_id="c2")])
+    register_agents(agent, hooks=FirstWaits())
+
+    await run_agent_workflow("assistant", "Go", workflow_id=new_id)
+
+    assert engine.steps(new_id)[1:3] == ["tool_call:1:first:c1", "tool_call:1:second:c2"]
 
 
 async def test_a_call_that_the_model_repeats_with_its_id_is_taken_as_in_a_plain_run(engine: Any, new_id: str) -> None:
