@@ -12,7 +12,6 @@ TimestepError
 │   ├── NotDurableError           a parameter that could not be found again after a crash
 │   └── RunInputMismatchError     a known run id with another input
 ├── RunNotFoundError
-├── SessionNotFoundError
 ├── RunStateError                 a run is not in a state that allows the verb
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
 ├── RunCancelledError
@@ -117,12 +116,6 @@ class RunNotFoundError(TimestepError):
     """There is no such run."""
 
     hint = "List the runs with `timestep runs list`."
-
-
-class SessionNotFoundError(TimestepError):
-    """There is no such session."""
-
-    hint = "List the sessions with `timestep sessions list`."
 
 
 class RunStateError(TimestepError):

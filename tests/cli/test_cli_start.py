@@ -123,7 +123,6 @@ def test_a_group_without_a_command_is_bad_usage(timestep_command: Timestep) -> N
     ("error", "code"),
     [
         (errors.RunNotFoundError("no run with id order-43", hint="List them."), 3),
-        (errors.SessionNotFoundError(), 3),
         (errors.RunFailedError(), 4),
         (errors.RunTimedOutError(), 4),
         (errors.InterruptionException(), 5),

@@ -17,6 +17,7 @@ from timestep.errors import (
     InvalidInputError,
     InvalidRunIdError,
     NotDurableError,
+    UnsupportedError,
 )
 
 
@@ -41,6 +42,13 @@ async def test_an_unknown_name_lists_the_names_that_are_known(agent: Agent[Any])
         await run_agent_workflow("nobody", "Hi")
 
     assert "register_agents" in found.value.hint
+
+
+async def test_a_sandbox_agent_is_refused_by_name() -> None:
+    from agents.sandbox import SandboxAgent
+
+    with pytest.raises(UnsupportedError, match="'box' is a sandbox agent"):
+        register_agents(SandboxAgent(name="box"))
 
 
 async def test_two_different_agents_of_one_name_are_refused(agent: Agent[Any]) -> None:

@@ -14,7 +14,6 @@ from timestep.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
-    SessionNotFoundError,
     TimestepError,
 )
 
@@ -45,7 +44,6 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
-    (SessionNotFoundError, ExitCode.NOT_FOUND),
     (RunFailedError, ExitCode.RUN_FAILED),
     (RunCancelledError, ExitCode.RUN_FAILED),
     (InterruptionException, ExitCode.RUN_WAITS),

@@ -10,7 +10,12 @@ from typing import Any
 from agents import Agent, RunConfig, RunHooks
 
 from timestep.durable.definition import define_agent
-from timestep.errors import AgentAlreadyRegisteredError, AgentNotRegisteredError, InvalidInputError
+from timestep.errors import (
+    AgentAlreadyRegisteredError,
+    AgentNotRegisteredError,
+    InvalidInputError,
+    UnsupportedError,
+)
 from timestep.store.agents import AgentDefinition
 
 SessionFactory = Callable[[str], Any]
@@ -53,12 +58,18 @@ def register_agents(
 
     Raises:
         AgentAlreadyRegisteredError: another definition is registered under the name.
+        UnsupportedError: it is a sandbox agent.
     """
     for agent in agents:
         if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(
                 f"register_agents takes agents, not {type(agent).__name__}: {agent!r}.",
                 hint="Pass `agents.Agent` objects, each with a name of its own.",
+            )
+        if any(kind.__name__ == "SandboxAgent" for kind in type(agent).__mro__):
+            raise UnsupportedError(
+                f"The agent {agent.name!r} is a sandbox agent; its sandbox is not journalled.",
+                hint="Run it with `run_agent`, or give a plain agent the tools that it needs.",
             )
         entry = RegisteredAgent(
             agent=agent,
