@@ -16,7 +16,7 @@ async def read_events(
     """Yield the events of a segment, those stored and those to come, until it has ended.
 
     An event has `type`, `turn`, `attempt`, `path` and `offset`; go on later with `offset + 1`. A newer `attempt` of
-    a turn replaces what an older one wrote.
+    the same step replaces what an older one wrote.
     """
     position = offset
     async for batch in client.read_stream_async(segment_id(run_id, segment), STREAM_KEY, offset=offset):

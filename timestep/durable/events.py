@@ -4,7 +4,7 @@ An event is a JSON object with `type`, `turn`, `attempt` and `path` (empty at th
 sub-agent). Types: `text_delta` {text, agent}, `turn_finished` {agent, model, usage, seconds},
 `tool_started` {tool, call_id, arguments}, `tool_finished` {tool, call_id, is_error}, `run_finished` {status, reason}.
 A stream entry is a list of events; the number of an entry is its offset. A repeated attempt of a turn writes its
-events again under a newer `attempt`, which replaces the older one's.
+events again under a newer `attempt`, which replaces those of the same step.
 """
 
 from __future__ import annotations
