@@ -142,7 +142,7 @@ def with_uv(built: Path, folder: Path) -> Path:
     environment = folder / "environment"
     uv = [sys.executable, "-m", "uv", "--offline", "--no-config"]
     call(*uv, "venv", "--python", sys.executable, str(environment), folder=folder)
-    link_packages(folder / "builders", "hatchling", "editables")
+    link_packages(folder / "builders", "hatchling")
     builders = put_on_path(environment, folder / "builders")
     [sdist] = built.glob("*.tar.gz")
     python = str(environment / "bin" / "python")
