@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, run_dbos_database_migrations
+from hypothesis import settings
 from psycopg.rows import dict_row
 
 import timestep
@@ -30,6 +31,9 @@ LIMIT_SECONDS = 60
 TEMPLATE = "template-durable"
 
 _numbers = itertools.count(1)
+
+settings.register_profile("timestep", database=None, deadline=None)  # the checkout may belong to another user
+settings.load_profile("timestep")
 
 
 def wait_until(claim: Callable[[], Any], what: str) -> Any:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from agents.testing import function_call
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timestep.durable.scope import CallSlot, Scope, Segment
@@ -41,7 +41,6 @@ def slots_of(turn: Scope, call_ids: list[str]) -> list[CallSlot]:
 
 
 @given(TURNS, TURNS)
-@settings(deadline=None)
 def test_no_two_calls_of_a_run_share_a_key_or_a_step_name(outer: list[list[str]], inner: list[list[str]]) -> None:
     top, keys, names = scope(), [], []
     for call_ids in outer:
@@ -61,7 +60,6 @@ def test_no_two_calls_of_a_run_share_a_key_or_a_step_name(outer: list[list[str]]
 
 @given(CALL_IDS)
 @example(["\ud800", "\x00", "x" * 10_000, "x" * 10_001])
-@settings(deadline=None)
 def test_a_key_is_the_same_on_every_attempt_printable_and_short(call_ids: list[str]) -> None:
     first, second = ([slot.key for slot in slots_of(scope(), call_ids)] for _ in range(2))
 
@@ -70,7 +68,6 @@ def test_a_key_is_the_same_on_every_attempt_printable_and_short(call_ids: list[s
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.-]{1,60}", fullmatch=True))
-@settings(deadline=None)
 def test_an_ordinary_id_is_readable_in_the_key(call_id: str) -> None:
     [slot] = slots_of(scope(), [call_id])
 
@@ -78,7 +75,6 @@ def test_an_ordinary_id_is_readable_in_the_key(call_id: str) -> None:
 
 
 @given(CALL_IDS, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_keys_do_not_depend_on_which_call_begins_first(call_ids: list[str], order: Any) -> None:
     expected = sorted(slot.key for slot in slots_of(scope(), call_ids))
     turn = scope()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -29,7 +29,6 @@ class Point(BaseModel):
 
 
 @given(JSON)
-@settings(deadline=None)
 def test_json_survives_the_journal(value: Any) -> None:
     serializer = JournalSerializer()
     envelope = {"ok": encode_value(value, what="a test")}
@@ -45,7 +44,6 @@ def test_json_survives_the_journal(value: Any) -> None:
     st.lists(TEXT | st.integers(), max_size=3),
     st.dictionaries(st.sampled_from(["code", "body", "note"]), JSON, max_size=3),
 )
-@settings(deadline=None)
 def test_an_error_survives_the_journal(arguments: list[Any], fields: dict[str, Any]) -> None:
     error = JournalFormatError("broken")
     error.args = tuple(arguments)
