@@ -130,7 +130,7 @@ def data_directory() -> Iterator[Path]:
 def server(data_directory: Path) -> Iterator[EmbeddedPostgres]:
     """A server of these tests' own, with a migrated database to copy."""
     server = EmbeddedPostgres(data_directory / "postgres" / "18")
-    server.ensure()
+    server.ensure(pin=True)  # each clean-up gives up this process's hold
     with server.connect("postgres", autocommit=True) as connection:
         connection.execute("alter system set fsync = off")
         connection.execute("select pg_reload_conf()")
