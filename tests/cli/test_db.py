@@ -194,6 +194,7 @@ def test_the_projects_config_works_with_dbos_migrate(
 def test_dbos_start_runs_the_workflows_of_the_project(environment: dict[str, str], tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "dbos-config.yaml", tmp_path)
     (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "__init__.py").touch()  # a package, so that it comes before that of the checkout
     (tmp_path / "workflows" / "__main__.py").write_text("print('the workflows run')")
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     run = subprocess.run(
