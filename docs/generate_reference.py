@@ -34,6 +34,9 @@ MEANINGS = {
     "run_migrations": "Whether a launch brings both schemas up to date.",
     "takeover_seconds": "How long the lock of an executor must have been free before its runs are taken over.",
     "log_level": "Level of the logs of DBOS.",
+    "max_turns_per_segment": "Turns after which a run goes on in a new segment, so that little is replayed.",
+    "approval_expires_seconds": "How long an approval waits for a person; for ever when absent.",
+    "approval_on_expiry": "What happens to an approval that nobody decided: `reject` the call, or `fail` the run.",
 }
 
 

@@ -23,6 +23,7 @@ from timestep.store.migrations import HEAD_REVISION, migrate
 PAGE = Path(__file__).parent / "schema.md"
 
 CONTRACT_TABLES = ("agents", "sessions", "session_items", "run_states", "approvals")
+CONTRACT_FUNCTIONS = ("decide",)
 CONTRACT_COLUMNS = {"runs": ("id", "status", "reason", "session_id", "output", "error")}
 
 INTRODUCTION = f"""# Schema
@@ -35,6 +36,9 @@ brings a database there. DBOS keeps its own tables in the schema `dbos`: read th
 **Contract** says what programs in other languages may rely on. Such a column keeps its name, type and
 meaning; removing one is a breaking change. Columns may be added. Everything else is internal and may change
 with any release: read it through `timestep`.
+
+An approval is decided by the function `timestep.decide`, never by an update: it lets the first decision win and
+starts the run again in the same transaction. [Approvals](how-to/approvals.md) shows it from SQL.
 
 A program that adds items to a session first raises `sessions.last_position` by their number, in the same
 transaction. That locks the session's row; the positions up to the new value are then its own. Payloads are
@@ -61,6 +65,14 @@ where n.nspname = :schema
 order by c.relname, i.indisprimary desc, pg_get_indexdef(i.indexrelid)
 """
 
+_FUNCTIONS = """
+select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), obj_description(p.oid, 'pg_proc')
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+where n.nspname = :schema
+order by p.proname
+"""
+
 
 def render(database: Database) -> str:
     """Return the page for what `database` holds."""
@@ -69,6 +81,11 @@ def render(database: Database) -> str:
     sections = [INTRODUCTION]
     for table, rows in groupby(columns, key=lambda row: row[0]):
         sections.append(_section(table, list(rows), [row for row in indexes if row[0] == table]))
+    for name, arguments, result, comment in database.run_sync(_rows, _FUNCTIONS):
+        mark = "Contract." if name in CONTRACT_FUNCTIONS else "Internal."
+        lines = arguments.replace(", ", ",\n  ")
+        shown = f"{name}(\n  {lines}) returns {result}"
+        sections.append(f"## {name}()\n\n```sql\n{shown}\n```\n\n{mark} {comment}\n")
     return "\n".join(sections)
 
 

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from timestep.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
+    from timestep.client import Client
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
     from timestep.durable.queue import RunHandle, queue_agent_workflow
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
     from timestep.durable.schedule import Schedule, create_scheduled_agent_workflow
-    from timestep.durable.start import run_agent_workflow, stream_events
-    from timestep.durable.tool_call import ToolCall, current_tool_call
-    from timestep.errors import InterruptionException, TimestepError
+    from timestep.durable.start import run_agent_workflow, stream_events, wait_run
+    from timestep.durable.tool_call import current_tool_call
+    from timestep.durable.tool_policy import tool_policy
+    from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
+    from timestep.records import Approval, RunLimits, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
         configure_dbos,
@@ -27,18 +31,27 @@ if TYPE_CHECKING:
         is_dbos_launched,
     )
     from timestep.sessions import Session
+    from timestep.tools.ask_user import ask_user
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Approval": "timestep.records",
+    "ApprovalAlreadyDecided": "timestep.errors",
+    "Client": "timestep.client",
     "DurableRunResult": "timestep.durable.result",
     "InterruptionException": "timestep.errors",
     "RunHandle": "timestep.durable.queue",
+    "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
     "Schedule": "timestep.durable.schedule",
     "Session": "timestep.sessions",
+    "SnapshotAlreadyResumed": "timestep.errors",
     "TimestepError": "timestep.errors",
-    "ToolCall": "timestep.durable.tool_call",
+    "ToolCall": "timestep.records",
+    "answer": "timestep.approvals",
+    "approve": "timestep.approvals",
+    "ask_user": "timestep.tools.ask_user",
     "cleanup_dbos": "timestep.runtime",
     "configure_dbos": "timestep.runtime",
     "consume_result": "timestep.durable.plain",
@@ -46,26 +59,41 @@ _HOMES = {
     "current_tool_call": "timestep.durable.tool_call",
     "default_result_processor": "timestep.durable.plain",
     "ensure_dbos_launched": "timestep.runtime",
+    "get_approval": "timestep.approvals",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
+    "list_approvals": "timestep.approvals",
     "queue_agent_workflow": "timestep.durable.queue",
+    "raise_limits": "timestep.approvals",
     "register_agents": "timestep.durable.registry",
     "register_serializer": "timestep.durable.journal",
+    "reject": "timestep.approvals",
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",
+    "settle": "timestep.approvals",
     "stream_events": "timestep.durable.start",
+    "tool_policy": "timestep.durable.tool_policy",
+    "wait_run": "timestep.durable.start",
 }
 
 __all__ = [
+    "Approval",
+    "ApprovalAlreadyDecided",
+    "Client",
     "DurableRunResult",
     "InterruptionException",
     "RunHandle",
+    "RunLimits",
     "RunStateStore",
     "Schedule",
     "Session",
+    "SnapshotAlreadyResumed",
     "TimestepError",
     "ToolCall",
     "__version__",
+    "answer",
+    "approve",
+    "ask_user",
     "cleanup_dbos",
     "configure_dbos",
     "consume_result",
@@ -73,14 +101,21 @@ __all__ = [
     "current_tool_call",
     "default_result_processor",
     "ensure_dbos_launched",
+    "get_approval",
     "get_dbos_connection_string",
     "is_dbos_launched",
+    "list_approvals",
     "queue_agent_workflow",
+    "raise_limits",
     "register_agents",
     "register_serializer",
+    "reject",
     "run_agent",
     "run_agent_workflow",
+    "settle",
     "stream_events",
+    "tool_policy",
+    "wait_run",
 ]
 
 

@@ -1,279 +1,220 @@
-"""Every verb on runs, for programs that do not execute them: over DBOS's client and the store, launching nothing."""
+"""Every verb on runs and approvals for programs that execute nothing: no SDK is loaded, nothing is launched."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, cast
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any
 
-import sqlalchemy as sa
-from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
-from sqlalchemy.exc import IntegrityError
+from dbos import DBOSClient
 
-from timestep.errors import RunNotFoundError, RunStateError
-from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
-from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
-from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
-from timestep.store import runs as store
+from timestep import approvals, runs
+from timestep.events import stream_run
+from timestep.records import FINISHED, Approval, Run, RunLimits, RunStatus, Step
+from timestep.settings import current_settings
 from timestep.store.connection import Database
-from timestep.store.json_text import dump_json
-from timestep.store.runs import StoredRun, insert_run
-
-POLL_SECONDS = 0.1
-SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
+from timestep.store.current import open_current_database, open_other_database
+from timestep.store.runs import get_stored_run
 
 
-def connect_client(database: Database, *, name: str) -> DBOSClient:
-    """Return a client of DBOS for the application `name`, on the connections of `database`.
+class Client:
+    """Looks at runs and decides about them, from any process that reaches the database.
 
-    Both schemas must be there. It reads and writes JSON; pickles are refused.
+    Also an asynchronous context manager, which closes it.
     """
-    refuse_pickles()
-    return DBOSClient(
-        system_database_url=sqlalchemy_url(database),
-        system_database_engine=database.engine,
-        dbos_system_schema=DBOS_SCHEMA,
-        serializer=JournalSerializer(),
-        use_listen_notify=True,
-        application_name=name,
-    )
 
+    def __init__(self, connection_string: str | None = None) -> None:
+        """Connect to nothing yet; without `connection_string` the database is that of the process."""
+        self._connection_string = connection_string
+        self._own: Database | None = None
+        self._dbos: DBOSClient | None = None
+        self._opening = asyncio.Lock()
 
-def sqlalchemy_url(database: Database) -> str:
-    """Return the database's url as SQLAlchemy writes it."""
-    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+    async def get_run(self, run_id: str) -> Run:
+        """Return a run.
 
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        return (await (await self._database()).run(get_stored_run, run_id)).run
 
-def digest_of(request: RunRequest) -> str:
-    """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
-    same = {
-        "agent": request.agent,
-        "input": request.input_items,
-        "session": request.session_id,
-        "context": request.context,
-    }
-    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
-
-
-def enqueue_run(
-    connection: sa.Connection,
-    client: DBOSClient,
-    request: RunRequest,
-    *,
-    input_digest: str,
-    queue: str = DEFAULT_QUEUE,
-    priority: int | None = None,
-    deduplication_id: str | None = None,
-    delay_seconds: float | None = None,
-) -> bool:
-    """Store a run and enqueue its first segment in one transaction; return False when its id is there already."""
-    if not insert_run(connection, request, input_digest=input_digest, queue=queue):
-        return False
-    options: EnqueueOptions = {
-        "workflow_name": WORKFLOW_AGENT_RUN,
-        "queue_name": queue,
-        "workflow_id": request.run_id,
-    }
-    if priority is not None:
-        options["priority"] = priority
-    if deduplication_id is not None:
-        options["deduplication_id"] = deduplication_id
-    if delay_seconds is not None:
-        options["delay_seconds"] = delay_seconds
-    client.enqueue_in_transaction(connection, options, {"agent": request.agent})
-    return True
-
-
-async def wait_run(
-    database: Database, run_id: str, *, poll_seconds: float = POLL_SECONDS, is_starting: bool = False
-) -> StoredRun:
-    """Return a run when it has ended or waits for a person; `is_starting`: its row may still be to come.
-
-    Raises:
-        RunNotFoundError: there is no such run.
-    """
-    while True:
-        stored = await database.run_until_done(store.find_stored_run, run_id)
-        if stored is None and not is_starting:
-            raise RunNotFoundError(f"There is no run {run_id!r}.")
-        if stored is not None and stored.run.status in SETTLED:
-            return stored
-        await asyncio.sleep(poll_seconds)
-
-
-async def wait_started(database: Database, run_id: str) -> int:
-    """Return the number of a run's newest segment when it has started; waits for a run that is to come."""
-    while True:
-        stored = await database.run_until_done(store.find_stored_run, run_id)
-        if stored is not None and stored.run.status != "queued":
-            return stored.run.segment
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
-    """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
-
-    What it had stays: the journal of its segment, from which `resume_run` goes on. May be repeated.
-
-    Raises:
-        RunNotFoundError: there is no such run.
-        RunStateError: it has ended.
-    """
-    before = database.run_sync(store.mark_cancelled, run_id, reason=reason)
-    stored = before or database.run_sync(store.get_stored_run, run_id)
-    if before is None and stored.run.status != "cancelled":
-        raise RunStateError(
-            f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
-            hint="Look at it with `timestep runs show`.",
+    async def list_runs(
+        self,
+        *,
+        statuses: Sequence[RunStatus] = (),
+        agent: str | None = None,
+        session_id: str | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        """Return runs, the newest first."""
+        database = await self._database()
+        return await asyncio.to_thread(
+            runs.find_runs, database, statuses=statuses, agent=agent, session_id=session_id, limit=limit
         )
-    client.cancel_workflow(segment_id(run_id, stored.run.segment))
-    return stored.run
 
+    async def list_steps(self, run_id: str) -> list[Step]:
+        """Return the recorded steps of a run, segment by segment."""
+        run = await self.get_run(run_id)
+        return await asyncio.to_thread(runs.list_steps, await self._client(), run)
 
-def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
-    """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
+    async def wait_run(self, run_id: str) -> Run:
+        """Return a run when it has ended, over all of its segments and interruptions."""
+        return (await runs.wait_run(await self._database(), run_id, until=FINISHED)).run
 
-    A cancelled or parked run goes on in the same segment, from its last finished step. A failed run gets a new segment
-    with a copy of the journal before the failure. `max_turns` raises the limit of a run that has reached it.
+    async def cancel_run(self, run_id: str) -> Run:
+        """Cancel a run and return it as it was.
 
-    Raises:
-        RunNotFoundError: there is no such run.
-        RunStateError: it is running, queued, has succeeded, or waits for a decision.
-    """
-    stored = database.run_sync(store.get_stored_run, run_id)
-    run = stored.run
-    is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
-    current = segment_id(run_id, run.segment)
-    if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
-        if not database.run_sync(store.mark_waiting, run_id):
-            raise _changed(run_id)
-    elif run.status == "cancelled" or is_parked:
-        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
-        if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
-            raise _changed(run_id)
-        client.resume_workflow(current)
-    elif run.status == "failed":
-        _fork(database, client, stored, max_turns=max_turns)
-    else:
-        hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
-        raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
-    return run
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunStateError: it has ended.
+        """
+        return await asyncio.to_thread(runs.cancel_run, await self._database(), await self._client(), run_id)
 
+    async def resume_run(self, run_id: str, *, max_turns: int | None = None) -> Run:
+        """Let a cancelled, parked or failed run go on and return it as it was.
 
-def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
-    """Start a new segment of a failed run from a copy of its journal, without the steps that failed at its end."""
-    run = stored.run
-    current, following = segment_id(run.run_id, run.segment), segment_id(run.run_id, run.segment + 1)
-    steps = client.list_workflow_steps(current)
-    failed = [step["function_id"] for step in steps if isinstance(step["output"], dict) and "error" in step["output"]]
-    start = (
-        failed[-1]
-        if failed and failed[-1] == steps[-1]["function_id"]
-        else (steps[-1]["function_id"] + 1 if steps else 1)
-    )
-    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
-    # The fork comes first: a crash before the row is marked leaves a segment that starts all the same.
-    with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # or it is there from an earlier try
-        client.fork_workflow(current, start, queue_name=SEGMENT_QUEUE)
-    database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunStateError: it is running, queued, has succeeded, or waits for a decision.
+        """
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(runs.resume_run, database, client, run_id, max_turns=max_turns)
 
+    async def stream_run(
+        self, run_id: str, from_offset: int = 0, *, raw: bool = False
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events of a run from an offset on; see `timestep.stream_run`."""
+        database, client = await self._database(), await self._client()
+        async for event in stream_run(run_id, from_offset, raw=raw, database=database, client=client):
+            yield event
 
-def list_steps(client: DBOSClient, run: Run) -> list[Step]:
-    """Return the recorded steps of a run, segment by segment, in the order of their ids."""
-    return [
-        _step(segment, info)
-        for segment in range(1, run.segment + 1)
-        for info in client.list_workflow_steps(segment_id(run.run_id, segment))
-    ]
+    async def list_approvals(
+        self, run_id: str | None = None, *, is_waiting: bool = True, limit: int = 100
+    ) -> list[Approval]:
+        """Return what runs wait for, the oldest first; with `is_waiting` false also what was decided."""
+        return await approvals.list_approvals(
+            run_id, is_waiting=is_waiting, limit=limit, database=await self._database()
+        )
 
+    async def get_approval(self, approval_id: str) -> Approval:
+        """Return one approval.
 
-def find_runs(
-    database: Database,
-    *,
-    statuses: Sequence[RunStatus] = (),
-    agent: str | None = None,
-    session_id: str | None = None,
-    id_prefix: str | None = None,
-    limit: int = 50,
-) -> list[Run]:
-    """Return runs, the newest first."""
-    return database.run_sync(
-        store.list_runs, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
-    )
+        Raises:
+            ApprovalNotFoundError: there is none of that id.
+        """
+        return await approvals.get_approval(approval_id, database=await self._database())
 
+    async def approve(
+        self,
+        run_id: str,
+        call_id: str | None = None,
+        *,
+        by: str,
+        always: bool = False,
+        approval_id: str | None = None,
+        arguments_digest: str | None = None,
+    ) -> Approval:
+        """Let a call that waits run; see `timestep.approve`."""
+        return await approvals.approve(
+            run_id,
+            call_id,
+            by=by,
+            always=always,
+            approval_id=approval_id,
+            arguments_digest=arguments_digest,
+            database=await self._database(),
+        )
 
-def full_run_id(database: Database, text: str) -> str:
-    """Return the id of the one run whose id is `text` or begins with it.
+    async def reject(
+        self,
+        run_id: str,
+        call_id: str | None = None,
+        *,
+        by: str,
+        reason: str | None = None,
+        always: bool = False,
+        approval_id: str | None = None,
+        arguments_digest: str | None = None,
+    ) -> Approval:
+        """Refuse what waits; see `timestep.reject`."""
+        return await approvals.reject(
+            run_id,
+            call_id,
+            by=by,
+            reason=reason,
+            always=always,
+            approval_id=approval_id,
+            arguments_digest=arguments_digest,
+            database=await self._database(),
+        )
 
-    Raises:
-        RunNotFoundError: there is none, or more than one.
-    """
-    if database.run_sync(store.find_stored_run, text) is not None:
-        return text
-    found = find_runs(database, id_prefix=text, limit=4)
-    if len(found) == 1:
-        return found[0].run_id
-    if not found:
-        raise RunNotFoundError(f"There is no run {text!r}.")
-    names = ", ".join(run.run_id for run in found[:3])
-    raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
+    async def answer(
+        self, run_id: str, text: str, call_id: str | None = None, *, by: str, approval_id: str | None = None
+    ) -> Approval:
+        """Answer a question of the model; see `timestep.answer`."""
+        database = await self._database()
+        return await approvals.answer(run_id, text, call_id, by=by, approval_id=approval_id, database=database)
 
+    async def settle(
+        self,
+        run_id: str,
+        call_id: str | None = None,
+        *,
+        by: str,
+        outcome: approvals.Outcome,
+        result: Any = None,
+        approval_id: str | None = None,
+    ) -> Approval:
+        """Say what became of a call whose outcome is unknown; see `timestep.settle`."""
+        return await approvals.settle(
+            run_id,
+            call_id,
+            by=by,
+            outcome=outcome,
+            result=result,
+            approval_id=approval_id,
+            database=await self._database(),
+        )
 
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {key: _sorted(fields[key]) for key in sorted(fields)}
-    if isinstance(value, list):
-        return [_sorted(item) for item in cast("list[Any]", value)]
-    return value
+    async def raise_limits(
+        self, run_id: str, limits: RunLimits, *, by: str, approval_id: str | None = None
+    ) -> Approval:
+        """Let a run that reached a limit go on; see `timestep.raise_limits`."""
+        database = await self._database()
+        return await approvals.raise_limits(run_id, limits, by=by, approval_id=approval_id, database=database)
 
+    async def close(self) -> None:
+        """Close the connections of this client; the database of the process stays open. May be called twice."""
+        dbos, self._dbos = self._dbos, None
+        if dbos is not None:
+            await asyncio.to_thread(dbos.destroy)
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
 
-def _step(segment: int, info: StepInfo) -> Step:
-    output = info["output"]
-    envelope: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {"ok": output}
-    started = envelope.get("started_at") or (info["started_at_epoch_ms"] or 0) / 1000
-    finished = envelope.get("finished_at") or (info["completed_at_epoch_ms"] or 0) / 1000
-    if "seconds" in envelope:
-        finished = started + envelope["seconds"]
-    error = envelope.get("error") or (encode_error(info["error"]) if info["error"] is not None else None)
-    result, kind = envelope.get("ok"), kind_of_step(info["function_name"])
-    return Step(
-        segment=segment,
-        step_id=info["function_id"],
-        name=info["function_name"],
-        kind=kind,
-        started_at=datetime.fromtimestamp(started, UTC) if started else None,
-        finished_at=datetime.fromtimestamp(finished, UTC) if finished else None,
-        result=result,
-        error=error,
-        attempt=envelope.get("attempt", 1),
-        usage=_usage(result) if kind == "model_turn" else None,
-        model=envelope.get("model") if kind == "model_turn" else None,
-    )
+    async def __aenter__(self) -> Client:
+        return self
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
 
-def _usage(response: Any) -> TokenUsage | None:
-    used = response.get("usage") if isinstance(response, dict) else None
-    if not isinstance(used, dict):
-        return None
-    given = cast("dict[str, Any]", used)
-    return TokenUsage(
-        requests=given.get("requests") or 1,
-        input_tokens=given.get("input_tokens") or 0,
-        cached_tokens=(given.get("input_tokens_details") or {}).get("cached_tokens") or 0,
-        output_tokens=given.get("output_tokens") or 0,
-        reasoning_tokens=(given.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
-    )
+    async def _database(self) -> Database:
+        if self._connection_string is None:
+            return await open_current_database()
+        async with self._opening:
+            if self._own is None:
+                self._own = await open_other_database(self._connection_string)
+            return self._own
 
-
-def _changed(run_id: str) -> RunStateError:
-    return RunStateError(f"The run {run_id!r} changed at this moment.", hint="Look at it, then try again.")
-
-
-__all__ = [
-    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "list_steps", "resume_run",
-    "sqlalchemy_url", "wait_run",
-]  # fmt: skip
+    async def _client(self) -> DBOSClient:
+        database = await self._database()
+        async with self._opening:
+            if self._dbos is None:
+                self._dbos = await asyncio.to_thread(runs.connect_client, database, name=current_settings().name)
+            return self._dbos

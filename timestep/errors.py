@@ -17,6 +17,21 @@ TimestepError
 ├── RunCancelledError
 │   └── RunTimedOutError
 ├── InterruptionException         a run waits for a person
+├── ApprovalError                 a decision cannot be taken
+│   ├── ApprovalNotFoundError
+│   ├── ApprovalAlreadyDecided    somebody was first
+│   ├── ApprovalExpiredError      nobody decided in time
+│   ├── ApprovalNotWaitingError   its run does not wait for it
+│   ├── ApprovalChangedError      the arguments are not those that were shown
+│   └── AmbiguousCallError        two open calls of the run have the same call id
+├── SnapshotError                 a stored run state cannot be used
+│   ├── RunStateNotFoundError     nothing is stored; also a FileNotFoundError
+│   ├── SnapshotAlreadyResumed    a snapshot resumes once
+│   ├── SnapshotDamagedError      its text is not the one that was stored
+│   ├── SnapshotMismatchError     it does not fit the agents of this process
+│   └── SnapshotTooLargeError
+├── LimitReachedError             a run reached a limit of its budget
+├── OutcomeUnknownError           a call was started, and nobody knows whether it happened
 ├── ExecutorIdInUseError          another live process holds this executor id
 ├── ExecutorFencedError           this process was taken over and must not write any more
 ├── HistoryChangedError           the recorded steps do not fit the code that replays them
@@ -160,6 +175,106 @@ class InterruptionException(TimestepError):
         super().__init__(message, hint=hint)
         self.run_id = run_id
         self.interruptions = list(interruptions)
+
+
+class ApprovalError(TimestepError):
+    """The decision cannot be taken."""
+
+    hint = "See what waits with `timestep approvals list`."
+
+
+class ApprovalNotFoundError(ApprovalError):
+    """There is no such approval."""
+
+
+class ApprovalAlreadyDecided(ApprovalError):
+    """Somebody has decided it already."""
+
+    hint = "The first decision holds. See it with `timestep approvals show ID`."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        approval_id: str = "",
+        status: str = "",
+        decided_by: str | None = None,
+        decided_at: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.approval_id, self.status = approval_id, status
+        self.decided_by, self.decided_at = decided_by, decided_at
+
+
+class ApprovalExpiredError(ApprovalError):
+    """Nobody decided in time."""
+
+    hint = "The run went on without it, or failed: see `timestep runs show ID`. `timestep runs resume ID` asks again."
+
+
+class ApprovalNotWaitingError(ApprovalError):
+    """The run does not wait for this decision."""
+
+    hint = "Look at the run with `timestep runs show ID`; a cancelled one waits again after `timestep runs resume ID`."
+
+
+class ApprovalChangedError(ApprovalError):
+    """The arguments are not those that were shown."""
+
+    hint = "Show the approval again and decide about what it says now."
+
+
+class AmbiguousCallError(ApprovalError):
+    """More than one open call of the run has this call id."""
+
+    hint = "Decide by `approval_id=`."
+
+
+class SnapshotError(TimestepError):
+    """The stored run state cannot be used."""
+
+
+class RunStateNotFoundError(SnapshotError, FileNotFoundError):
+    """No run state is stored under this session."""
+
+    hint = "Save one with `await store.save(result.to_state())`, or start with plain input."
+
+
+class SnapshotAlreadyResumed(SnapshotError):
+    """The snapshot was resumed before."""
+
+    hint = "Load the newest state with `await store.load()`, or pass `branch=True` to run it a second time."
+
+
+class SnapshotDamagedError(SnapshotError):
+    """The text of the snapshot is not the one that was stored."""
+
+    hint = "It was edited or damaged. Restore the row, then `timestep runs resume ID`; or start the work again."
+
+
+class SnapshotMismatchError(SnapshotError):
+    """The snapshot does not fit the agents of this process."""
+
+    hint = "Deploy the agents and tools that it names, then `timestep runs resume ID`."
+
+
+class SnapshotTooLargeError(SnapshotError):
+    """The snapshot is larger than the limit."""
+
+    hint = "Keep large data outside of the conversation, or raise TIMESTEP_MAX_RESULT_BYTES: the limit is twice that."
+
+
+class LimitReachedError(TimestepError):
+    """The run reached a limit of its budget."""
+
+    hint = "Start the work with higher limits, or with `on_limit='interrupt'` to be asked."
+
+
+class OutcomeUnknownError(TimestepError):
+    """A tool call was started, and nobody knows whether it happened."""
+
+    hint = "Find out at the service that the tool changes; its idempotency key is in `timestep runs show ID`."
 
 
 class ExecutorIdInUseError(TimestepError):

@@ -8,6 +8,15 @@ from typing import Any
 from dbos import DBOSClient
 
 from timestep.ids import STREAM_KEY, segment_id
+from timestep.store.connection import Database
+
+
+async def stream_run(
+    run_id: str, from_offset: int = 0, *, raw: bool = False, database: Database, client: DBOSClient
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the events of a run from an offset on, those stored and those to come, to the end of the run."""
+    async for event in read_events(client, run_id, offset=from_offset):
+        yield event
 
 
 async def read_events(

@@ -17,6 +17,7 @@ SCHEMA = "timestep"
 DBOS_SCHEMA = "dbos"
 
 WORKFLOW_AGENT_RUN = "agent_run"
+WORKFLOW_COPY_SEGMENT = "copy_segment"
 WORKFLOW_SCHEDULED_RUN = "scheduled_agent_run"
 DEFAULT_QUEUE = "timestep_agent_queue"
 SEGMENT_QUEUE = "timestep_segments"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from timestep.errors import InvalidInputError
+
 RunStatus = Literal["queued", "running", "interrupted", "succeeded", "failed", "cancelled"]
 RUN_STATUSES: tuple[RunStatus, ...] = ("queued", "running", "interrupted", "succeeded", "failed", "cancelled")
 FINISHED: frozenset[RunStatus] = frozenset(("succeeded", "failed", "cancelled"))
@@ -43,6 +45,85 @@ class RunRequest:
     timeout_seconds: float | None = None
     stream: bool = False
     model: str | None = None
+    max_turns_per_segment: int | None = None
+    limits: RunLimits | None = None
+
+
+OnLimit = Literal["interrupt", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLimits:
+    """What a run may use, counted over all of its segments, sub-agents and crashes; None is no limit.
+
+    Before each model call the finished work is counted; at a limit no model call starts, and what is in flight
+    finishes. The run is then interrupted, for a person to raise the limit or to end the run, or fails, as `on_limit`
+    says. Turns are model calls of all agents of the run; tokens are input and output tokens; seconds are those of
+    execution. A cost that cannot be known, for want of a price, counts as reached.
+    """
+
+    max_turns: int | None = None
+    max_tool_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost_micro_usd: int | None = None
+    max_seconds: float | None = None
+    on_limit: OnLimit = "interrupt"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no limit.
+
+        Raises:
+            InvalidInputError: a limit is not a number above zero, or `on_limit` is another word.
+        """
+        for name in LIMITS:
+            value: object = getattr(self, name)
+            kinds = (int, float) if name == "max_seconds" else int
+            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value <= 0):
+                raise InvalidInputError(f"{name} is a number above 0, not {value!r}.")
+        if self.on_limit not in ("interrupt", "fail"):
+            raise InvalidInputError(f"on_limit is 'interrupt' or 'fail', not {self.on_limit!r}.")
+
+
+LIMITS = ("max_turns", "max_tool_calls", "max_tokens", "max_cost_micro_usd", "max_seconds")
+
+ApprovalKind = Literal["approval", "question", "outcome_unknown", "limit"]
+ApprovalStatus = Literal["open", "approved", "rejected", "answered", "expired"]
+OnExpiry = Literal["reject", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """One thing that a run waits for, or waited for: who decided, when, about which arguments.
+
+    `arguments` are as the model wrote them, except NUL and lone surrogates: they become JSON escapes.
+    `arguments_digest` is the SHA-256 of the arguments. `details` by kind: question {"question", "choices"};
+    outcome_unknown {"attempt", "started_at"}; limit {"limit", "value", "used", "message"}. `answer` by kind: the text;
+    {"outcome": "happened", "result"} or {"outcome": "did_not_happen"}; {"limits": {...}}.
+    """
+
+    id: str
+    run_id: str
+    segment: int
+    place: int = 0
+    kind: ApprovalKind = "approval"
+    session_id: str | None
+    agent: str
+    tool: str
+    call_id: str
+    call_key: str | None = None
+    arguments: str
+    arguments_digest: str
+    details: Any = None
+    status: ApprovalStatus = "open"
+    is_sticky: bool = False
+    decided_by: str | None = None
+    reason: str | None = None
+    answer: Any = None
+    on_expiry: OnExpiry | None = None
+    asked_at: datetime | None = None
+    expires_at: datetime | None = None
+    decided_at: datetime | None = None
+    consumed_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +145,23 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """The call that a tool's body executes.
+
+    `idempotency_key` is the same on every attempt and no two calls of a run share it: hand it to the service that
+    the tool changes. `attempt` counts the executions of the segment: 1 means that nobody has started this call
+    before; more means that somebody may have.
+    """
+
+    run_id: str
+    call_id: str
+    tool: str
+    turn: int
+    attempt: int
+    idempotency_key: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def test_help_of_no_command_loads_the_agents_sdk() -> None:
 
 
 def test_the_desk_works_without_the_agents_sdk() -> None:
-    assert "agents" not in modules_after("import timestep.client, timestep.events, timestep.sessions")
+    assert "agents" not in modules_after("import timestep.runs, timestep.events, timestep.sessions")
 
 
 def test_every_public_name_loads_in_a_fresh_process() -> None:

@@ -14,10 +14,10 @@ from dbos import DBOS
 from dbos import error as dbos_error
 
 from timestep import Session, queue_agent_workflow, register_agents, run_agent_workflow
-from timestep.client import resume_run
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.registry import forget_agents
 from timestep.errors import RunInputMismatchError, TimestepError
+from timestep.runs import resume_run
 
 
 def says(*texts: str, name: str = "assistant", **options: Any) -> Agent[Any]:

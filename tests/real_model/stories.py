@@ -13,9 +13,9 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from timestep.client import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.events import read_events
+from timestep.runs import connect_client
 from timestep.store.connection import open_database
 
 APPLICATION = "stories"

@@ -12,8 +12,8 @@ import side_log
 import stops
 from dbos import DBOS
 
-import timestep.client
 import timestep.durable.start
+import timestep.runs
 import timestep.runtime  # noqa: F401 - imported before the fork
 from timestep import (
     Session,

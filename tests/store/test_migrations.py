@@ -134,8 +134,9 @@ def test_a_failed_migration_leaves_nothing_behind(
     (broken / "versions").mkdir(parents=True)
     good = migrations_directory()
     (broken / "env.py").write_text((good / "env.py").read_text())
-    core = (good / "versions" / "0001_core.py").read_text()
-    (broken / "versions" / "0001_core.py").write_text(core.replace("    _executors()\n", "    1 / 0\n", 1))
+    for version in (good / "versions").glob("*.py"):
+        text = version.read_text().replace("    _segments()\n", "    1 / 0\n", 1)
+        (broken / "versions" / version.name).write_text(text)
     monkeypatch.setattr("timestep.store.migrations.migrations_directory", lambda: broken)
 
     with pytest.raises(ZeroDivisionError):

@@ -10,8 +10,8 @@ from dbos import DBOSClient
 from dbos import error as dbos_error
 
 from timestep.cli.output import note
-from timestep.client import POLL_SECONDS, SETTLED
 from timestep.events import read_events
+from timestep.runs import POLL_SECONDS, SETTLED
 from timestep.store.connection import Database
 from timestep.store.runs import StoredRun, find_stored_run
 

@@ -251,7 +251,7 @@ def _enqueue(desk: Desk, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.client import digest_of, enqueue_run
+    from timestep.runs import digest_of, enqueue_run
 
     request = _request(options, agent)
     if not desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest_of(request)):
@@ -275,7 +275,7 @@ def _check_same(database: Database, request: RunRequest) -> None:
     Raises:
         RunInputMismatchError: it is.
     """
-    from timestep.client import digest_of
+    from timestep.runs import digest_of
     from timestep.store.runs import find_stored_run
 
     stored = database.run_sync(find_stored_run, request.run_id)

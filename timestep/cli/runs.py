@@ -78,7 +78,7 @@ def list_command(
       timestep runs list --status failed --agent support
     """
     from timestep.cli.desk import open_desk
-    from timestep.client import find_runs
+    from timestep.runs import find_runs
 
     with open_desk() as desk:
         found = find_runs(
@@ -122,7 +122,7 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     """
     from timestep.cli.desk import open_desk
     from timestep.cli.trace import trace_of
-    from timestep.client import full_run_id, list_steps
+    from timestep.runs import full_run_id, list_steps
     from timestep.store.approvals import open_approvals
     from timestep.store.runs import get_stored_run
 
@@ -157,7 +157,7 @@ def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
       timestep runs steps order-43 --json
     """
     from timestep.cli.desk import open_desk
-    from timestep.client import full_run_id, list_steps
+    from timestep.runs import full_run_id, list_steps
     from timestep.store.runs import get_stored_run
 
     with open_desk() as desk:
@@ -205,7 +205,7 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
     """
     from timestep.cli.desk import open_desk
     from timestep.cli.ending import show_ending
-    from timestep.client import SETTLED, full_run_id, wait_run
+    from timestep.runs import SETTLED, full_run_id, wait_run
     from timestep.store.runs import get_stored_run
 
     with open_desk() as desk:
@@ -239,7 +239,7 @@ def cancel(run_ids: tuple[str, ...]) -> None:
       timestep runs cancel order-43
     """
     from timestep.cli.desk import open_desk
-    from timestep.client import cancel_run, full_run_id
+    from timestep.runs import cancel_run, full_run_id
 
     with open_desk() as desk:
         for text in run_ids:
@@ -258,7 +258,7 @@ def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
       timestep runs resume order-43 --max-turns 30
     """
     from timestep.cli.desk import open_desk
-    from timestep.client import full_run_id, resume_run
+    from timestep.runs import full_run_id, resume_run
 
     with open_desk() as desk:
         for text in run_ids:

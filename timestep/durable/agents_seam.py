@@ -8,6 +8,7 @@ are never cloned or changed. Pinned to `openai-agents>=0.24,<0.25`.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ import agents.run_internal.tool_actions as sdk_tool_actions
 import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, RunConfig, RunState, Tool
+from agents import Agent, FunctionTool, RunConfig, RunResultStreaming, RunState, Tool
+from agents.items import ToolApprovalItem
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
 from agents.result import RunResultBase
 from agents.run import AgentRunner, set_default_agent_runner
+from agents.run_context import RunContextWrapper
+from agents.run_internal.run_steps import NextStepRunAgain
 
 FunctionToolResult = sdk_tool._FunctionToolInvocationResult
 ToolOutputGuardrailsResult = sdk_tool_execution._ToolOutputGuardrailExecutionResult
@@ -142,6 +146,33 @@ def current_agent_of(state: RunState[Any]) -> Agent[Any] | None:
     return state._current_agent
 
 
+def is_between_turns(result: RunResultStreaming) -> bool:
+    """Whether a streamed run was stopped between two turns, so that it can go on from there."""
+    return result.final_output is None and isinstance(result.to_state()._current_step, NextStepRunAgain)
+
+
+def loop_task_of(result: RunResultStreaming) -> asyncio.Task[Any]:
+    """Return the background task of a streamed run."""
+    task = result.run_loop_task
+    assert task is not None
+    return task
+
+
+def decision_about(state: RunState[Any], item: ToolApprovalItem) -> tuple[bool | None, bool, str | None]:
+    """Return whether an interruption was approved (None: not decided), whether for the whole run, and the reason."""
+    nested = state._find_nested_approval_state(item)
+    owner, found = nested if nested is not None else (state, state._find_current_approval_item(item) or item)
+    context = owner._context
+    assert context is not None
+    name, call_id = found.tool_name or "", found.call_id or ""
+    is_approved = context.get_approval_status(name, call_id, existing_pending=found, current_invocation=found)
+    keys = context._resolve_approval_keys(found)
+    records = [context._approvals.get(context._function_approval_key(key, found) or key) for key in keys]
+    is_sticky = any(each is not None and (each.approved is True or each.rejected is True) for each in records)
+    reason = context.get_rejection_message(name, call_id, existing_pending=found) if is_approved is False else None
+    return is_approved, is_approved is not None and is_sticky, reason
+
+
 def set_max_turns(state: RunState[Any], max_turns: int | None) -> None:
     """Give a RunState another limit of turns; resuming takes the limit from the state alone."""
     state._max_turns = max_turns
@@ -203,6 +234,8 @@ _check(output_guardrail, ["guardrail", "agent", "agent_output", "context"])
 _check(list_mcp_tools, ["server", "run_context", "agent"])
 _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 _check(computer_capture, ["computer", "tool_call"])
+_check(RunState._find_nested_approval_state, ["self", "approval_item"])
+_check(RunContextWrapper._resolve_approval_keys, ["approval_item"])
 _check(
     get_response_with_retry,
     [

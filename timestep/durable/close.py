@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agents import AgentOutputSchemaBase, RunResult
+from agents import AgentOutputSchemaBase, RunResult, RunResultStreaming
 from agents.version import __version__ as sdk_version
 from pydantic import TypeAdapter
 
+from timestep.durable.decisions import call_id_of, digest_of_arguments
+from timestep.durable.engine import engine
+from timestep.durable.halt import Question
 from timestep.durable.run import Outcome
 from timestep.durable.scope import Segment
-from timestep.errors import InvalidInputError, ToolResultError
-from timestep.records import RunStatus
+from timestep.durable.tool_policy import policy_of
+from timestep.errors import (
+    InvalidInputError,
+    LimitReachedError,
+    OutcomeUnknownError,
+    SnapshotTooLargeError,
+    TimestepError,
+    ToolResultError,
+)
+from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.serializer import encode_error
-from timestep.store.approvals import Approval
 from timestep.store.json_text import dump_json, storable_text
 from timestep.store.runs import StoredRun
 from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCall
 from timestep.store.usage import ModelCallUsage
+from timestep.tools.ask_user import question_of
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -33,27 +43,41 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
 
     Raises:
         ToolResultError: the final output is not JSON-able; the run is then closed as failed with that error.
+        SnapshotTooLargeError: the snapshot is; the run is then closed as failed with that error.
     """
-    result, session = outcome.result, outcome.session
-    is_interrupted = outcome.is_interrupted
-    status: RunStatus = "failed" if result is None else "interrupted" if is_interrupted else "succeeded"
+    if fatal := next((question for question in outcome.questions if question.is_fatal), None):
+        return _failed_closing(outcome, stored, segment, error=error_of(fatal))
+    if outcome.result is None and not outcome.questions:
+        assert outcome.error is not None
+        return _failed_closing(outcome, stored, segment, error=outcome.error)
+    result = outcome.result
+    status: RunStatus = "succeeded"
+    reason = None
+    if outcome.is_interrupted:
+        status, reason = "interrupted", outcome.questions[0].kind if outcome.questions else "approval"
+    elif outcome.is_checkpoint:
+        status = "running"
     output = dump_output(result.final_output) if result is not None and status == "succeeded" else None
-    items = [] if outcome.is_session_written else outcome.finished_items()
-    held = session.held_items(outcome.turn) if session is not None and is_interrupted else None
     return Closing(
-        run_id=segment.run_id,
-        segment=segment.number,
+        **_common(outcome, stored, segment),
         status=status,
-        reason="approval" if is_interrupted else reason_of(outcome.error),
+        reason=reason,
         output=output,
-        error=encode_error(outcome.error) if outcome.error is not None else None,
-        last_agent=result.last_agent.name if result is not None else None,
-        session_id=stored.run.session_id,
-        session_items=items[_already_stored(stored, segment) :],
-        snapshot=_snapshot(result, stored, segment, output=output, held=held) if result is not None else None,
-        tool_calls=[_tool_call(call, segment) for call in segment.record.tool_calls],
-        model_calls=[_model_call(turn, segment) for turn in segment.record.model_turns],
-        approvals=_approvals(result, stored, segment) if result is not None else [],
+        error=None,
+        last_agent=result.last_agent.name if result is not None else stored.last_agent,
+        snapshot=_snapshot(outcome, result, stored, segment, output=output) if result is not None else None,
+        approvals=_questions(outcome, stored, segment) if result is None else _approvals(result, stored, segment),
+        continues=outcome.is_checkpoint,
+        is_repeated=bool(outcome.questions),
+    )
+
+
+def error_of(question: Question) -> TimestepError:
+    """Return the error with which a run fails that may not ask."""
+    if question.kind == "limit":
+        return LimitReachedError(question.details["message"])
+    return OutcomeUnknownError(
+        f"The call {question.call_id!r} of {question.tool!r} was started, and its process died before it was recorded."
     )
 
 
@@ -88,14 +112,40 @@ def load_output(data: Any, output_type: Any) -> Any:
     return TypeAdapter(output_type).validate_python(data)
 
 
+def _failed_closing(outcome: Outcome, stored: StoredRun, segment: Segment, *, error: Exception) -> Closing:
+    return Closing(
+        **_common(outcome, stored, segment),
+        status="failed",
+        reason=reason_of(error),
+        output=None,
+        error=encode_error(error),
+        last_agent=None,
+        is_repeated=True,
+    )
+
+
+def _common(outcome: Outcome, stored: StoredRun, segment: Segment) -> dict[str, Any]:
+    items = [] if outcome.is_session_written else outcome.finished_items()
+    return {
+        "run_id": segment.run_id,
+        "segment": segment.number,
+        "session_id": stored.run.session_id,
+        "session_items": items[_already_stored(stored, segment) :],
+        "tool_calls": [_tool_call(call, segment) for call in segment.record.tool_calls],
+        "model_calls": [_model_call(turn, segment) for turn in segment.record.model_turns],
+    }
+
+
 def _already_stored(stored: StoredRun, segment: Segment) -> int:
-    """A segment that replays a failed one's journal brings its items again; one that goes on from a snapshot not."""
+    """A segment that replays another one's journal brings its items again; one that goes on from a snapshot not."""
     return stored.session_items_stored if segment.is_fork else 0
 
 
 def _snapshot(
-    result: RunResult, stored: StoredRun, segment: Segment, *, output: Any, held: list[Any] | None
+    outcome: Outcome, result: RunResult | RunResultStreaming, stored: StoredRun, segment: Segment, *, output: Any
 ) -> Snapshot:
+    session = outcome.session
+    held = session.held_items(outcome.turn) if session is not None and outcome.is_interrupted else None
     snapshot = python_snapshot(
         result.to_state().to_json(),
         agent=stored.run.agent,
@@ -103,11 +153,26 @@ def _snapshot(
         run_id=segment.run_id,
         session_id=stored.run.session_id,
         segment=segment.number,
-        kind="interrupted" if result.interruptions else "final",
+        kind="interrupted" if result.interruptions else "checkpoint" if outcome.is_checkpoint else "final",
         output=output,
         held_items=held,
+        mcp_tools=segment.record.mcp_tools or None,
     )
-    return dataclasses.replace(snapshot, state=_without_secrets(snapshot.state))
+    state = _without_secrets(snapshot.state)
+    if snapshot.kind != "final":
+        check_snapshot_size(state, limit_bytes=2 * segment.max_result_bytes)
+    return dataclasses.replace(snapshot, state=state)
+
+
+def check_snapshot_size(state: dict[str, Any], *, limit_bytes: int) -> None:
+    """Refuse a state whose JSON is larger than `limit_bytes`.
+
+    Raises:
+        SnapshotTooLargeError: it is larger.
+    """
+    size = len(dump_json(state).encode())
+    if size > limit_bytes:
+        raise SnapshotTooLargeError(f"The run state has {size:,} bytes, more than the limit of {limit_bytes:,}.")
 
 
 def _without_secrets(state: dict[str, Any]) -> dict[str, Any]:
@@ -150,30 +215,60 @@ def _model_call(turn: dict[str, Any], segment: Segment) -> ModelCallUsage:
         output_tokens=used.output_tokens,
         reasoning_tokens=used.output_tokens_details.reasoning_tokens or 0,
         created_at=_time(envelope["started_at"] + envelope["seconds"]) or datetime.now(UTC),
+        cost_micro_usd=envelope.get("cost_micro_usd"),
     )
 
 
-def _approvals(result: RunResult, stored: StoredRun, segment: Segment) -> list[Approval]:
+def _approvals(result: RunResult | RunResultStreaming, stored: StoredRun, segment: Segment) -> list[Approval]:
+    return [_approval(place, item, stored, segment) for place, item in enumerate(result.interruptions)]
+
+
+def _approval(place: int, item: Any, stored: StoredRun, segment: Segment) -> Approval:
+    tool = next((tool for tool in item.agent.tools if tool.name == item.name), None)
+    question = question_of(tool, item.arguments or "")
+    policy, settings = policy_of(item.name or "", tool), engine().settings
+    seconds = policy.approval_expires_seconds or settings.approval_expires_seconds
+    return Approval(
+        id=_approval_id(segment, place),
+        run_id=segment.run_id,
+        segment=segment.number,
+        place=place,
+        kind="question" if question is not None else "approval",
+        session_id=stored.run.session_id,
+        agent=item.agent.name,
+        tool=item.name or "",
+        call_id=call_id_of(item),
+        arguments=item.arguments or "",
+        arguments_digest=digest_of_arguments(item.arguments or ""),
+        details=question,
+        on_expiry=(policy.on_expiry or settings.approval_on_expiry) if seconds is not None else None,
+        expires_at=datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None,
+    )
+
+
+def _questions(outcome: Outcome, stored: StoredRun, segment: Segment) -> list[Approval]:
     return [
         Approval(
-            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{segment.run_id}/{segment.number}/{number}")),
+            id=_approval_id(segment, place),
             run_id=segment.run_id,
             segment=segment.number,
+            place=place,
+            kind=question.kind,
             session_id=stored.run.session_id,
-            agent=item.agent.name,
-            tool=item.name or "",
-            call_id=storable_text(_call_id(item)),
-            arguments=item.arguments or "",
-            arguments_digest=hashlib.sha256((item.arguments or "").encode(errors="surrogatepass")).hexdigest(),
+            agent=question.agent,
+            tool=question.tool,
+            call_id=question.call_id,
+            call_key=question.call_key,
+            arguments=question.arguments,
+            arguments_digest=digest_of_arguments(question.arguments),
+            details=question.details,
         )
-        for number, item in enumerate(result.interruptions)
+        for place, question in enumerate(outcome.questions)
     ]
 
 
-def _call_id(item: Any) -> str:
-    raw = item.raw_item
-    value = raw.get("call_id") or raw.get("id") if isinstance(raw, dict) else getattr(raw, "call_id", None)
-    return str(value or "")
+def _approval_id(segment: Segment, place: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{segment.run_id}/{segment.number}/{place}"))
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -52,7 +52,7 @@ async def input_guardrail(
 
     reservation, number = _input_reservation(scope, guardrail)
     name = f"{scope.path}input_guardrail:{number}:{guardrail.get_name()}"
-    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    envelope = await run_step(scope.segment, reservation, name, body)
     return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
 
 
@@ -70,7 +70,7 @@ async def output_guardrail(
         return {"ok": _dump(result.output)}
 
     name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
-    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    envelope = await run_step(scope.segment, reservation, name, body)
     return OutputGuardrailResult(
         guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
     )
@@ -99,7 +99,7 @@ async def tool_input_guardrails(
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.input_guardrails.popleft() if slot.input_guardrails else scope.reserve()
     name = scope.step_name("tool_input_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    envelope = await run_step(scope.segment, reservation, name, body)
     outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_input_guardrails", outputs)
     return await agents_seam.tool_input_guardrails(
@@ -136,7 +136,7 @@ async def tool_output_guardrails(
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.output_guardrails.popleft() if slot.output_guardrails else scope.reserve()
     name = scope.step_name("tool_output_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    envelope = await run_step(scope.segment, reservation, name, body)
     outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_output_guardrails", outputs)
     return await agents_seam.tool_output_guardrails(

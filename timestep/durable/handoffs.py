@@ -36,7 +36,7 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
 
         reservation = slot.calls.popleft() if slot.calls else scope.reserve()
         name = scope.step_name("handoff", handoff.tool_name, slot.key)
-        envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+        envelope = await run_step(scope.segment, reservation, name, body)
         value_of(envelope)
         if target is None:
             target = agents_seam.handoff_target(handoff)

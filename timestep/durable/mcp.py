@@ -8,8 +8,10 @@ handed over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,8 +44,24 @@ _connecting: set[asyncio.Task[None]] = set()
 """Keeps the tasks that connect from being collected."""
 
 
+_recorded: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("timestep_mcp_tools")
+
+
+@contextlib.contextmanager
+def using_tool_lists(recorded: Mapping[str, Any]) -> Generator[None]:
+    """Answer with these recorded lists, by server name, instead of asking: while a RunState is rebuilt."""
+    token = _recorded.set(recorded)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
 async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any], agent: Any) -> list[MCPTool]:
     """Return the tools of a server; in a durable run the list is a step. A repeat asks the server again."""
+    recorded = _recorded.get({})
+    if server.name in recorded:
+        return _TOOLS.validate_python(recorded[server.name])
     scope = active_scope()
     if scope is None:
         return await agents_seam.list_mcp_tools(server, run_context, agent)
@@ -54,7 +72,9 @@ async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any],
 
     reservation = scope.reserve()
     name = scope.step_name("mcp_list_tools", server.name, str(reservation.step_id))
-    envelope = await run_step(reservation, name, body, max_bytes=scope.segment.max_result_bytes)
+    envelope = await run_step(scope.segment, reservation, name, body)
+    if "ok" in envelope:
+        scope.segment.record.mcp_tools[server.name] = envelope["ok"]
     return _TOOLS.validate_python(value_of(envelope))
 
 

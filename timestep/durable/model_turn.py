@@ -31,6 +31,7 @@ from pydantic import TypeAdapter
 
 from timestep.durable import agents_seam
 from timestep.durable.events import TextBatch, emit
+from timestep.durable.limits import check_limits
 from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
@@ -98,6 +99,9 @@ class DurableModel(Model):
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Stream the model's events; a replay yields the final one alone, which is all that the Runner needs."""
         call = _Call.of(self, args, kwargs)
+        if call.scope.is_quiet:
+            yield _completed(call.accept(await call.run()))
+            return
         events: asyncio.Queue[Any] = asyncio.Queue()
         task = asyncio.ensure_future(call.run(forward=events))
         task.add_done_callback(lambda _: events.put_nowait(None))
@@ -135,6 +139,7 @@ class _Call:
 
         async def body() -> Envelope:
             started = time.time()
+            used = check_limits(self.scope, agent=self.model.agent.name)
             response, retry = await self._ask_until_answered(forward)
             usage = response.usage
             seconds = round(time.time() - started, 3)
@@ -150,7 +155,7 @@ class _Call:
                 retry=retry,
             )
             # exclude_unset: without it the answer gains nulls and is not equal after the round trip
-            return {
+            envelope = {
                 "ok": RESPONSE.dump_python(response, mode="json", exclude_unset=True),
                 "model": _model_name(self.model),
                 "provider": type(self.model.inner).__name__,
@@ -158,8 +163,9 @@ class _Call:
                 "seconds": seconds,
                 "attempt": self.scope.segment.attempt,
             }
+            return envelope if used is None else envelope | {"used": used}
 
-        return await run_step(self.scope.reserve(), self.name, body, max_bytes=self.scope.segment.max_result_bytes)
+        return await run_step(self.scope.segment, self.scope.reserve(), self.name, body)
 
     def accept(self, recorded: Envelope) -> ModelResponse:
         """Return the recorded answer and draw the step ids of its calls."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from agents import Agent, RunConfig, RunHooks, Runner, RunState
 from agents.run import DEFAULT_MAX_TURNS
@@ -11,8 +11,10 @@ from dbos import DBOS
 
 from timestep.durable import dbos_seam
 from timestep.durable.request import check_input
+from timestep.durable.result import interruption_of
 from timestep.durable.run import log_agent_error
 from timestep.durable.run_session import RunSession, read_session, write_session
+from timestep.errors import InvalidInputError
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 
@@ -41,6 +43,7 @@ async def run_agent(
     context: Any = None,
     max_turns: int | None = None,
     hooks: RunHooks[Any] | None = None,
+    on_interruption: Literal["return", "raise"] = "return",
 ) -> Any:
     """Run an agent and return the SDK's own result, which also has `.output`.
 
@@ -51,17 +54,21 @@ async def run_agent(
         session: Any session of the SDK, or a `timestep.Session`. Inside a workflow it is written at the end.
         result_processor: What to do with the result before it is returned; None returns it at once, a streamed one
             still running.
+        on_interruption: What to do when the run waits for a person: `return` the result, or `raise`.
 
     Raises:
+        InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
         InvalidInputError: the input is empty or malformed.
         AgentsException: as the SDK raises it, logged once.
     """
+    if on_interruption not in ("return", "raise"):
+        raise InvalidInputError(f"on_interruption of run_agent is 'return' or 'raise', not {on_interruption!r}.")
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
     kept: RunSession | None = None
     if session is not None and dbos_seam.is_in_workflow():
         history = await read_session(session)
-        kept = RunSession(getattr(session, "session_id", ""), history=history, held=[], turn=lambda: 0)
+        kept = RunSession(getattr(session, "session_id", ""), history=history, turn=lambda: 0)
     used = kept if kept is not None else session
     options: dict[str, Any] = {
         "context": context,
@@ -83,6 +90,9 @@ async def run_agent(
         raise
     if kept is not None:
         await write_session(session, kept.finished_items())
+    waits_for = getattr(result, "interruptions", None)
+    if waits_for and on_interruption == "raise":
+        raise interruption_of(DBOS.workflow_id, waits_for)
     return result
 
 

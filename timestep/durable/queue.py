@@ -9,15 +9,16 @@ from typing import Any
 from agents import Agent, RunConfig
 from dbos import DBOS
 
-from timestep.client import digest_of, enqueue_run
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
-from timestep.durable.start import Input, entry_of, given, read_result, session_of
+from timestep.durable.resume import continue_run
+from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
 from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError, RunInputMismatchError
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE
-from timestep.records import RunRequest, RunStatus
+from timestep.records import RunLimits, RunRequest, RunStatus
+from timestep.runs import digest_of, enqueue_run
 from timestep.store.runs import get_stored_run
 
 POLLING_SECONDS = 0.25
@@ -49,14 +50,14 @@ class RunHandle:
 
 
 class PendingResult:
-    """A result that is awaited, or that blocks when it is read."""
+    """A result that is awaited, or that blocks when it is read: that of the run's end, over all interruptions."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._result: DurableRunResult | None = None
 
     def __await__(self) -> Generator[Any, None, DurableRunResult]:
-        return read_result(self._run_id).__await__()
+        return wait_run(self._run_id).__await__()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._read(), name)
@@ -69,7 +70,7 @@ class PendingResult:
 
     def _read(self) -> DurableRunResult:
         if self._result is None:
-            self._result = run_in_thread(lambda: asyncio.run(read_result(self._run_id)))
+            self._result = run_in_thread(lambda: asyncio.run(wait_run(self._run_id)))
         return self._result
 
 
@@ -101,6 +102,8 @@ def queue_agent_workflow(
     context: Any = None,
     max_turns: int | None = None,
     run_config: RunConfig | Mapping[str, Any] | None = None,
+    limits: RunLimits | None = None,
+    branch: bool = False,
 ) -> RunHandle:
     """Queue a run and return its handle; the run is stored when this returns. May be awaited too.
 
@@ -121,6 +124,11 @@ def queue_agent_workflow(
             hint="Await `handle.get_result()` and process what it returns.",
         )
     entry = entry_of(agent if agent is not None else agent_id)
+    if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
+        ensure_engine()
+        state: Any = input_items
+        run_in_thread(lambda: continue_run(state, origin, agent=entry.agent.name, is_queued=True))
+        return RunHandle(origin.run_id or "")
     request = build_request(
         entry,
         given(input_items),
@@ -132,6 +140,7 @@ def queue_agent_workflow(
         run_config=run_config,
         timeout_seconds=timeout_seconds,
         stream=stream,
+        limits=limits,
     )
     ensure_engine()
     run_in_thread(

@@ -16,9 +16,11 @@ from timestep.durable.context_changes import dump_context, is_typed
 from timestep.durable.registry import RegisteredAgent
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id, new_run_id
-from timestep.records import RunRequest
+from timestep.records import RunLimits, RunRequest
 from timestep.sessions import Session
+from timestep.settings import current_settings
 from timestep.store.json_text import dump_json
+from timestep.store.runs import limits_json
 
 STATE_MARK = "$run_state"
 """Key of a stored input that is a RunState."""
@@ -54,6 +56,7 @@ def build_request(
     timeout_seconds: float | None = None,
     stream: bool = False,
     model: str | None = None,
+    limits: RunLimits | None = None,
 ) -> RunRequest:
     """Return the request of a run, all of it JSON.
 
@@ -78,7 +81,25 @@ def build_request(
         timeout_seconds=timeout_seconds,
         stream=stream,
         model=model,
+        max_turns_per_segment=current_settings().max_turns_per_segment,
+        limits=_limits(limits),
     )
+
+
+def request_fields(request: RunRequest) -> dict[str, Any]:
+    """Return a request without its run id as JSON, for a workflow's arguments."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields |= {"run_config": dict(request.run_config), "limits": limits_json(request.limits)}
+    del fields["run_id"]
+    return fields
+
+
+def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
+    """Return the request of its JSON."""
+    given: dict[str, Any] = {**fields}
+    if given.get("limits"):
+        given["limits"] = RunLimits(**given["limits"])
+    return RunRequest(run_id=run_id, **given)
 
 
 def check_input(input_items: Any) -> Any:
@@ -147,6 +168,15 @@ def _check_item(item: Any, number: int) -> Any:
     elif not isinstance(kind, str):
         raise InvalidInputError(f"Item {number} of the input has the type {kind!r}; a type is text.", hint=hint)
     return dict(fields)
+
+
+def _limits(limits: Any) -> RunLimits | None:
+    if limits is not None and not isinstance(limits, RunLimits):
+        raise InvalidInputError(
+            f"limits is a RunLimits, not {type(limits).__name__}: {limits!r}.",
+            hint="Write limits=RunLimits(max_tokens=100_000).",
+        )
+    return limits
 
 
 def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:

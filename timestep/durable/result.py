@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from agents import RunResult, RunState
+from agents import RunResult, RunResultStreaming, RunState
 from agents.usage import Usage
 
 from timestep.durable import agents_seam
 from timestep.durable.close import load_output
 from timestep.durable.definition import reachable_agents
+from timestep.durable.origin import Origin, with_origin
 from timestep.durable.registry import RegisteredAgent
-from timestep.durable.run import Outcome, load_state
-from timestep.errors import AgentNotRegisteredError, RunCancelledError, RunFailedError, RunTimedOutError
-from timestep.records import RunStatus
+from timestep.durable.run import Outcome, load_snapshot
+from timestep.errors import (
+    AgentNotRegisteredError,
+    InterruptionException,
+    RunCancelledError,
+    RunFailedError,
+    RunTimedOutError,
+    UnsupportedError,
+)
+from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot
 from timestep.serializer import decode_error
 from timestep.store.runs import StoredRun
@@ -29,6 +38,8 @@ class DurableRunResult:
 
     The same for a run that just ended and for one that is read again. Fields can be read as attributes and as
     `result["output"]`. `status` is `succeeded` or `interrupted`; a failed or cancelled run raises instead.
+    `interruptions` are the SDK's, to decide on the state; of a run that waits for a limit or for an unknown outcome
+    they are `Approval`s. `segment` is the one that ended with this result.
     """
 
     run_id: str
@@ -38,8 +49,9 @@ class DurableRunResult:
     new_items: list[Any]
     usage: Usage
     last_agent: Any = None
+    segment: int = 1
     state: RunState[Any] | None = None
-    ended: RunResult | None = None
+    ended: RunResult | RunResultStreaming | None = None
 
     def __repr__(self) -> str:
         return f"DurableRunResult(run_id={self.run_id!r}, status={self.status!r}, output={self.final_output!r})"
@@ -49,20 +61,33 @@ class DurableRunResult:
         """The final output."""
         return self.final_output
 
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a RunState: a run that is halted between two states has none."""
+        return self.state is not None or self.ended is not None
+
     def to_state(self) -> RunState[Any]:
         """Return the RunState at the end of the run: to save, to decide about interruptions, to go on from.
 
         Raises:
+            UnsupportedError: the run waits for a limit or for an unknown outcome, in the middle of a turn.
             AgentNotRegisteredError: this process does not know the agent, so it cannot build its state.
         """
         if self.state is None and self.ended is not None:
             self.state = self.ended.to_state()
-        if self.state is None:
-            raise AgentNotRegisteredError(
-                f"The state of run {self.run_id!r} cannot be built here: its agent is not registered.",
-                hint="Call `register_agents(...)` before reading the result.",
+        if self.state is not None:
+            is_final = self.status == "succeeded"
+            origin = Origin(run_id=self.run_id, segment=self.segment, is_final=is_final, output=self.final_output)
+            return with_origin(self.state, origin)
+        if self.status == "interrupted":
+            raise UnsupportedError(
+                f"The run {self.run_id!r} waits in the middle of a turn, where the SDK has no state.",
+                hint="Decide with `settle(...)`, `raise_limits(...)` or `reject(...)`; it goes on by itself.",
             )
-        return self.state
+        raise AgentNotRegisteredError(
+            f"The state of run {self.run_id!r} cannot be built here: its agent is not registered.",
+            hint="Call `register_agents(...)` before reading the result.",
+        )
 
     def to_input_list(self) -> list[Any]:
         """Return the new items as input items of a next run."""
@@ -77,7 +102,7 @@ class DurableRunResult:
         return name == "output" or name in {field.name for field in dataclasses.fields(self)}
 
 
-def result_of_outcome(outcome: Outcome, *, run_id: str) -> DurableRunResult:
+def result_of_outcome(outcome: Outcome, *, run_id: str, segment: int) -> DurableRunResult:
     """Return the result of a run that ended in this process.
 
     Raises:
@@ -95,14 +120,20 @@ def result_of_outcome(outcome: Outcome, *, run_id: str) -> DurableRunResult:
         new_items=list(result.new_items),
         usage=result.context_wrapper.usage,
         last_agent=result.last_agent,
+        segment=segment,
         ended=result,
     )
 
 
 async def result_of_stored(
-    stored: StoredRun, snapshot: Snapshot | None, entry: RegisteredAgent | None
+    stored: StoredRun,
+    snapshot: Snapshot | None,
+    entry: RegisteredAgent | None,
+    *,
+    segment: int,
+    asked: Sequence[Approval] = (),
 ) -> DurableRunResult:
-    """Return the result of a run as it is stored.
+    """Return the result of a run as it is stored, with what it `asked` at the end of the segment.
 
     Raises:
         Exception: the run's own error, rebuilt.
@@ -112,8 +143,8 @@ async def result_of_stored(
     run = stored.run
     raise_end(stored)
     state = None
-    if snapshot is not None and entry is not None:
-        state = await load_state(entry, snapshot.state)
+    if snapshot is not None and snapshot.segment == segment and entry is not None:
+        state = await load_snapshot(entry, snapshot)
     last = None
     if entry is not None and stored.last_agent is not None:
         last = next((agent for agent in reachable_agents(entry.agent) if agent.name == stored.last_agent), None)
@@ -127,11 +158,22 @@ async def result_of_stored(
         run_id=run.run_id,
         status=run.status,
         final_output=load_output(run.output, last.output_type if last is not None else None),
-        interruptions=state.get_interruptions() if state is not None else [],
+        interruptions=state.get_interruptions() if state is not None else list(asked),
         new_items=agents_seam.items_of(state) if state is not None else [],
         usage=usage,
         last_agent=last,
+        segment=segment,
         state=state,
+    )
+
+
+def interruption_of(run_id: str | None, interruptions: Sequence[Any]) -> InterruptionException:
+    """Return the exception for a run that waits for a person."""
+    tools = {str(getattr(each, "tool_name", None) or getattr(each, "tool", "")) for each in interruptions}
+    names = ", ".join(sorted(tools - {""}))
+    what = f"The run {run_id!r}" if run_id else "The run"
+    return InterruptionException(
+        f"{what} waits for a person: {names or 'see its reason'}.", run_id=run_id or "", interruptions=interruptions
     )
 
 

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from agents import AgentsException, MaxTurnsExceeded, RunConfig, Runner, RunResult, RunState
+from agents import AgentsException, MaxTurnsExceeded, RunConfig, Runner, RunResult, RunResultStreaming, RunState
 from agents.run import DEFAULT_MAX_TURNS
 
 from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
+from timestep.durable.decisions import apply_decisions
+from timestep.durable.halt import Halted, Question
+from timestep.durable.mcp import using_tool_lists
 from timestep.durable.registry import RegisteredAgent
 from timestep.durable.request import STATE_MARK, run_config_of
 from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.step import StepFailure
+from timestep.errors import SnapshotDamagedError, SnapshotMismatchError, TimestepError
 from timestep.run_state.envelope import Snapshot
+from timestep.run_state.reading import check_readable
 from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
 
 
+class NotResumable(Exception):
+    """The snapshot from which a segment starts cannot be used by today's code; its cause says why."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a segment ended: with a result of the SDK, or with an error of the run."""
+    """How a segment ended: with a result of the SDK, with an error of the run, or halted with questions.
 
-    result: RunResult | None
+    `is_checkpoint`: between two turns, to go on at once in the next segment.
+    """
+
+    result: RunResult | RunResultStreaming | None
     error: Exception | None
     turn: int
     session: RunSession | None
+    questions: list[Question] = dataclasses.field(default_factory=list)
+    is_checkpoint: bool = False
     is_session_written: bool = False
 
     @property
     def is_interrupted(self) -> bool:
         """Whether the run waits for a person."""
-        return self.result is not None and bool(self.result.interruptions)
+        return bool(self.questions) or (self.result is not None and bool(self.result.interruptions))
 
     def finished_items(self) -> list[Any]:
         """Return the session items of the finished turns; those of an interrupted turn are held back."""
@@ -44,13 +60,12 @@ class Outcome:
         return self.session.finished_items(before_turn=self.turn if self.is_interrupted else None)
 
 
-async def run_segment(
-    entry: RegisteredAgent, started: StartedSegment, segment: Segment, *, snapshot: Snapshot | None
-) -> Outcome:
+async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: Segment) -> Outcome:
     """Run the agent of a started segment; what the agent's run raises is its outcome, not raised here.
 
     Raises:
         StepFailure: DBOS could not run or read a step; the segment must stop without an outcome.
+        NotResumable: the snapshot cannot be used; the segment must stop without an outcome.
     """
     stored = started.stored
     scope = Scope(segment=segment)
@@ -61,27 +76,27 @@ async def run_segment(
         if entry.session_factory is not None:
             foreign = entry.session_factory(session_id)
             history = await read_session(foreign)
-        held = (snapshot.held_items if snapshot is not None else None) or []
-        session = RunSession(session_id, history=history, held=held, turn=lambda: scope.turn)
-    result: RunResult | None = None
+        session = _session(session_id, history, started.snapshot, scope)
+    result: RunResult | RunResultStreaming | None = None
     failure: Exception | None = None
     with entered(scope):
+        run_input, config = await _input_of(entry, started)
         try:
-            run_input, config = await _input_of(entry, started, snapshot)
-            result = await Runner.run(
-                entry.agent,
-                run_input,
-                context=_context_of(entry, started, run_input),
-                session=session,
-                max_turns=stored.request.max_turns or DEFAULT_MAX_TURNS,
-                run_config=config,
-                hooks=entry.hooks,
-            )
+            result = await _run(entry, scope, run_input, started, session=session, run_config=config)
+        except Halted:
+            pass  # the questions are with the segment
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             failure = error
             log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
-    outcome = Outcome(result=result, error=failure, turn=scope.turn, session=session)
-    if session is None or foreign is None:
+    outcome = Outcome(
+        result=result,
+        error=failure,
+        turn=scope.turn,
+        session=session,
+        questions=list(segment.halt.questions) if result is None and failure is None else [],
+        is_checkpoint=isinstance(result, RunResultStreaming) and agents_seam.is_between_turns(result),
+    )
+    if session is None or foreign is None or outcome.questions:
         return outcome
     await write_session(foreign, outcome.finished_items())
     return dataclasses.replace(outcome, is_session_written=True)
@@ -94,31 +109,123 @@ def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: i
         log.error("Agent %s%s: %s: %s", agent, where, type(error).__name__, error)
 
 
-async def _input_of(
-    entry: RegisteredAgent, started: StartedSegment, snapshot: Snapshot | None
-) -> tuple[Any, RunConfig]:
-    stored = started.stored
-    config = run_config_of(entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id)
-    if stored.request.model is not None:
-        config = dataclasses.replace(config, model=stored.request.model)
-    if snapshot is not None:
-        return await load_state(entry, snapshot.state, max_turns=stored.request.max_turns), config
-    given: Any = stored.request.input_items
-    if isinstance(given, dict):
-        return await load_state(entry, given[STATE_MARK], max_turns=stored.request.max_turns), config
-    return given, config
+async def load_snapshot(entry: RegisteredAgent, snapshot: Snapshot, *, max_turns: int | None = None) -> RunState[Any]:
+    """Return the RunState of a snapshot.
+
+    Raises:
+        SnapshotDamagedError: the stored text is not the one that was written.
+        SnapshotMismatchError: it names agents or tools that are not there any more.
+        UnsupportedError: another SDK wrote it, or a newer one.
+    """
+    if not snapshot.is_intact:
+        raise SnapshotDamagedError(f"The text of snapshot {snapshot.id} is not the one that was stored.")
+    check_readable(snapshot)
+    return await load_state(entry, snapshot.state, max_turns=max_turns, mcp_tools=snapshot.mcp_tools)
 
 
-async def load_state(entry: RegisteredAgent, state: dict[str, Any], *, max_turns: int | None = None) -> RunState[Any]:
-    """Return the RunState of its JSON, with the run's own context type and limit of turns."""
+async def load_state(
+    entry: RegisteredAgent,
+    state: dict[str, Any],
+    *,
+    max_turns: int | None = None,
+    mcp_tools: Mapping[str, Any] | None = None,
+) -> RunState[Any]:
+    """Return the RunState of its JSON, with the run's own context type and limit of turns.
+
+    `mcp_tools` are tool lists as they were recorded: the servers that they name are not asked.
+    """
     override = None
     data = (state.get("context") or {}).get("context")
     if entry.context_type is not None and data is not None:
         override = load_context(data, entry.context_type)
-    loaded = await RunState.from_json(entry.agent, state, context_override=override)
+    try:
+        with using_tool_lists(mcp_tools or {}):
+            loaded = await RunState.from_json(entry.agent, state, context_override=override)
+    except TimestepError:
+        raise
+    except Exception as error:
+        raise SnapshotMismatchError(
+            f"The run state does not fit the agent {entry.agent.name!r} of this process: {error}"
+        ) from error
     if max_turns is not None:
         agents_seam.set_max_turns(loaded, max_turns)
     return loaded
+
+
+def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, scope: Scope) -> RunSession:
+    held = (snapshot.held_items if snapshot is not None else None) or []
+    turn = snapshot.state.get("current_turn", 0) if snapshot is not None else 0
+    return RunSession(session_id, history=history, held=held, held_turn=turn, turn=lambda: scope.turn)
+
+
+async def _run(
+    entry: RegisteredAgent,
+    scope: Scope,
+    run_input: Any,
+    started: StartedSegment,
+    *,
+    session: RunSession | None,
+    run_config: RunConfig,
+) -> RunResult | RunResultStreaming:
+    """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
+    stored = started.stored
+    max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
+    options: dict[str, Any] = {
+        "context": _context_of(entry, started, run_input),
+        "session": session,
+        "max_turns": max_turns,
+        "run_config": run_config,
+        "hooks": entry.hooks,
+    }
+    before = agents_seam.turns_of(run_input) if isinstance(run_input, RunState) else 0
+    last_turn = before + (stored.request.max_turns_per_segment or max_turns)
+    if last_turn >= max_turns:
+        return await Runner.run(entry.agent, run_input, **options)
+    scope.is_quiet = not scope.segment.stream
+    return await _run_until(last_turn, scope, entry, run_input, options)
+
+
+async def _run_until(
+    last_turn: int, scope: Scope, entry: RegisteredAgent, run_input: Any, options: dict[str, Any]
+) -> RunResultStreaming:
+    """Run the agent in the SDK's streamed loop, which can be stopped between two turns."""
+    result = Runner.run_streamed(entry.agent, run_input, **options)
+
+    async def consume() -> None:
+        async for _ in result.stream_events():
+            if scope.turn >= last_turn:
+                result.cancel(mode="after_turn")
+
+    consumer = asyncio.ensure_future(consume())
+    loop = agents_seam.loop_task_of(result)
+    try:
+        await asyncio.wait((consumer, loop), return_when=asyncio.FIRST_COMPLETED)
+        failure = result.run_loop_exception
+        if failure is not None and not isinstance(failure, Exception):  # the SDK's consumer would wait for ever
+            raise failure
+        await consumer
+    finally:
+        consumer.cancel()
+    return result
+
+
+async def _input_of(entry: RegisteredAgent, started: StartedSegment) -> tuple[Any, RunConfig]:
+    stored = started.stored
+    config = run_config_of(entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id)
+    if stored.request.model is not None:
+        config = dataclasses.replace(config, model=stored.request.model)
+    snapshot = started.snapshot
+    given: Any = stored.request.input_items
+    if snapshot is None and not isinstance(given, dict):
+        return given, config
+    try:
+        if snapshot is None:
+            return await load_state(entry, given[STATE_MARK], max_turns=stored.request.max_turns), config
+        state = await load_snapshot(entry, snapshot, max_turns=stored.request.max_turns)
+        apply_decisions(state, [each for each in started.decisions if each.segment == snapshot.segment])
+    except Exception as error:
+        raise NotResumable from error
+    return state, config
 
 
 def _context_of(entry: RegisteredAgent, started: StartedSegment, run_input: Any) -> Any:
@@ -127,4 +234,4 @@ def _context_of(entry: RegisteredAgent, started: StartedSegment, run_input: Any)
     return load_context(started.stored.request.context, entry.context_type)
 
 
-__all__ = ["Outcome", "StepFailure", "load_state", "log_agent_error", "run_segment"]
+__all__ = ["NotResumable", "Outcome", "StepFailure", "load_snapshot", "load_state", "log_agent_error", "run_segment"]

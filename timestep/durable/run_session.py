@@ -6,7 +6,7 @@ with its turn, and stored once, in the closing transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dbos import DBOS
@@ -26,14 +26,16 @@ class RunSession:
         session_id: str,
         *,
         history: list[dict[str, Any]],
-        held: list[dict[str, Any]],
         turn: Callable[[], int],
+        held: Sequence[dict[str, Any]] = (),
+        held_turn: int = 0,
     ) -> None:
-        """`held` are items of an unfinished turn that an earlier segment kept back; `turn` tells the current turn."""
+        """`held` are items of the unfinished turn `held_turn` that an earlier segment kept back; `turn` tells the
+        current turn."""
         self.session_id = session_id
         self._history = history
         self._turn = turn
-        self._own: list[tuple[int, Any]] = [(turn(), item) for item in held]
+        self._own: list[tuple[int, Any]] = [(held_turn, item) for item in held]
 
     async def get_items(self, limit: int | None = None) -> list[Any]:
         items = [*self._history, *(item for _, item in self._own)]

@@ -9,19 +9,13 @@ from typing import Any
 from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
-from timestep.errors import InvalidInputError, TimestepError
+from timestep.errors import InvalidInputError, RunStateNotFoundError
 from timestep.ids import check_session_id, new_session_id
 from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.run_state.reading import check_readable
 from timestep.store import run_states as store
 from timestep.store.connection import Database
 from timestep.store.current import open_current_database, open_other_database
-
-
-class RunStateNotFoundError(TimestepError, FileNotFoundError):
-    """No run state is stored under this session."""
-
-    hint = "Save one with `await store.save(result.to_state())`, or start with plain input."
 
 
 class RunStateStore:
@@ -107,7 +101,9 @@ class RunStateStore:
             )
         json_state = state.to_json()
         _refuse_lost_context(json_state)
-        return python_snapshot(json_state, agent=self.agent.name, sdk_version=sdk_version, session_id=self.session_id)
+        return python_snapshot(
+            json_state, agent=self.agent.name, sdk_version=sdk_version, session_id=self.session_id, is_saved=True
+        )
 
     async def _open(self) -> Database:
         if self._connection_string is None:

@@ -12,14 +12,14 @@ from agents import Agent, RunConfig
 from croniter import croniter
 from dbos import DBOS
 
-from timestep.client import digest_of
 from timestep.durable.engine import is_engine_launched
-from timestep.durable.request import build_request
-from timestep.durable.start import Input, entry_of, given, plain, session_of
+from timestep.durable.request import build_request, request_fields
+from timestep.durable.start import Input, entry_of, given, session_of
 from timestep.durable.threads import run_in_thread
 from timestep.durable.workflow import registered
 from timestep.errors import InvalidInputError
 from timestep.ids import WORKFLOW_SCHEDULED_RUN
+from timestep.runs import digest_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def create_scheduled_agent_workflow(
         digest = hashlib.sha256(f"{crontab} {timezone} {digest_of(request)}".encode()).hexdigest()[:8]
         name = f"{entry.agent.name}-{digest}"
     schedule = Schedule(
-        name=name, crontab=crontab, timezone=timezone, context={"schedule": name, "request": plain(request)}
+        name=name, crontab=crontab, timezone=timezone, context={"schedule": name, "request": request_fields(request)}
     )
     if is_engine_launched():
         run_in_thread(lambda: _apply(schedule))

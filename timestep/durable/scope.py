@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from dbos import DBOS, StepReservation
 
 from timestep.durable import dbos_seam
 from timestep.durable.agents_seam import apply_patch_operations, is_agent_tool
+from timestep.durable.halt import Halt
 from timestep.errors import UnsupportedError
+from timestep.records import Approval, RunLimits
+from timestep.store.segments import Used
 
 BLOCK_SIZES = (1 << 20, 1 << 13, 1 << 7)
 """Step ids for each of several parallel sub-agents, by depth. Step ids are INT4: 2047 blocks fit at the top."""
@@ -39,6 +43,7 @@ class Record:
 
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     model_turns: list[dict[str, Any]] = field(default_factory=list)
+    mcp_tools: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -56,6 +61,11 @@ class Segment:
     stream: bool = False
     max_result_bytes: int
     record: Record = field(default_factory=Record)
+    decisions: Sequence[Approval] = ()
+    limits: RunLimits | None = None
+    used: Used = field(default_factory=Used)
+    started_at: float = field(default_factory=time.monotonic)
+    halt: Halt = field(default_factory=Halt)
 
 
 @dataclass(kw_only=True)
@@ -74,6 +84,7 @@ class Scope:
     """One Runner.run inside the workflow: that of the run, or that of an agent used as a tool.
 
     `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
+    `is_quiet`: nobody looks at the events of its models.
     """
 
     segment: Segment
@@ -82,6 +93,7 @@ class Scope:
     turn: int = 0
     runs: int = 0
     is_foreign: bool = False
+    is_quiet: bool = False
     settings: ModelSettings | None = None
     last_step_id: int = dbos_seam.LARGEST_STEP_ID
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from agents import Agent, RunConfig, RunState
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
-from timestep.client import digest_of, wait_run, wait_started
 from timestep.durable import dbos_seam, ending
 from timestep.durable.engine import engine, ensure_engine
+from timestep.durable.origin import Origin, origin_of
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
-from timestep.durable.request import build_request
-from timestep.durable.result import DurableRunResult, result_of_outcome, result_of_stored
+from timestep.durable.request import build_request, request_fields
+from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
+from timestep.durable.resume import Continuation, continue_run, resuming
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, UnsupportedError
 from timestep.events import read_events
-from timestep.ids import WORKFLOW_AGENT_RUN
-from timestep.records import RunRequest
-from timestep.store.run_states import latest_of_run
+from timestep.ids import WORKFLOW_AGENT_RUN, segment_id
+from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
+from timestep.runs import SETTLED, digest_of, wait_started
+from timestep.runs import wait_run as wait_until
+from timestep.store.approvals import approvals_of_segment
+from timestep.store.run_states import interruption_of_run, latest_of_run
 from timestep.store.runs import StoredRun, find_stored_run
 
 Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
 ResultProcessor = Callable[[Any], Awaitable[Any]]
+OnInterruption = Literal["return", "wait", "raise"]
 LONGEST_START_SECONDS = 30
 WATCH_SECONDS = 0.5
 """How often a waiting caller looks whether its run was cancelled, or ended in another process."""
@@ -50,6 +56,9 @@ async def run_agent_workflow(
     max_turns: int | None = None,
     run_config: RunConfig | Mapping[str, Any] | None = None,
     model: str | None = None,
+    limits: RunLimits | None = None,
+    on_interruption: OnInterruption = "return",
+    branch: bool = False,
 ) -> DurableRunResult:
     """Run an agent durably and return its result.
 
@@ -59,7 +68,8 @@ async def run_agent_workflow(
 
     Args:
         agent: The agent, or the name of a registered one (`agent_id` is its older name).
-        input_items: Text, a list of Responses API input items, or a RunState to go on from.
+        input_items: Text, a list of Responses API input items, or a RunState to go on from. The state of a stored run
+            continues that run: what was decided on it is decided, and this call executes the next segment.
         session: A `Session`, or a session id.
         stream: Write live events to the run's stream; read them with `stream_events(run_id)` from any process.
         result_processor: Called with the result here, in the caller's process, never on recovery.
@@ -70,8 +80,15 @@ async def run_agent_workflow(
         max_turns: Limit of turns, 10 when absent.
         run_config: What of it is code belongs to `register_agents(..., run_config=...)`.
         model: Name of the model of this run, instead of those of its agents.
+        limits: What the run may use, over all of its segments, sub-agents and crashes.
+        on_interruption: What to do when the run waits for a person: `return` its result, with `.interruptions`; `wait`
+            until it has ended, whoever decides; `raise` an InterruptionException.
+        branch: Start another run from the state of a stored run, instead of continuing that run.
 
     Raises:
+        InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
+        SnapshotAlreadyResumed: the run has gone on from the given state.
+        ApprovalAlreadyDecided: somebody decided otherwise than the given state does.
         InvalidInputError: a parameter is malformed or cannot survive the process; nothing was stored.
         RunInputMismatchError: the id is known with another input.
         RunCancelledError: the run was cancelled.
@@ -84,65 +101,147 @@ async def run_agent_workflow(
         workflow_id, timeout_seconds = result_processor, state_store if isinstance(state_store, (int, float)) else None
         result_processor, state_store = None, None
     entry = entry_of(agent if agent is not None else agent_id)
-    request = build_request(
-        entry,
-        given(input_items),
-        session=session,
-        session_id=session_id if session_id is not None else session_of(state_store),
-        workflow_id=workflow_id,
-        context=context,
-        max_turns=max_turns,
-        run_config=run_config,
-        timeout_seconds=timeout_seconds,
-        stream=stream,
-        model=model,
-    )
-    result = await _run(entry, request)
-    if isinstance(state_store, RunStateStore) and result.interruptions:
-        await state_store.save(result.to_state())
+    check_on_interruption(on_interruption)
+    _refuse_in_step()
+    if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
+        result = await _go_on(entry, input_items, origin)
+    else:
+        request = build_request(
+            entry,
+            given(input_items),
+            session=session,
+            session_id=session_id if session_id is not None else session_of(state_store),
+            workflow_id=workflow_id,
+            context=context,
+            max_turns=max_turns,
+            run_config=run_config,
+            timeout_seconds=timeout_seconds,
+            stream=stream,
+            model=model,
+            limits=limits,
+        )
+        result = await _run(entry, request)
+    if result.status == "interrupted":
+        if isinstance(state_store, RunStateStore) and result.has_state:
+            await state_store.save(result.to_state())
+        if on_interruption == "raise":
+            raise interruption_of(result.run_id, result.interruptions)
+        if on_interruption == "wait":
+            result = await wait_run(result.run_id)
     if result_processor is not None:
         processed = await result_processor(result)
         return result if processed is None else processed
     return result
 
 
-async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
-    if dbos_seam.is_in_step():
-        raise UnsupportedError(
-            "A durable run cannot start inside a step or a tool's body.",
-            hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
+async def wait_run(run_id: str) -> DurableRunResult:
+    """Wait until a run has ended, over all of its segments and interruptions, and return its recorded result.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        Exception: what the run ended with, as in `run_agent_workflow`.
+    """
+    ensure_engine()
+    return await read_result(run_id, until=FINISHED)
+
+
+async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) -> DurableRunResult:
+    """Wait until a run has ended or, with the default, is interrupted, and return its recorded result.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        Exception: what the run ended with, as in `run_agent_workflow`.
+    """
+    database = engine().database
+    if dbos_seam.is_in_workflow():
+        return await _read_in_workflow(run_id, until)
+    stored = await wait_until(database, run_id, until=until)
+    return await _result_of(stored, stored.closed_segment)
+
+
+def continued(input_items: Any, *, workflow_id: str | None, branch: bool) -> Origin | None:
+    """Return the run and segment that a call continues; None when it starts a run.
+
+    Raises:
+        InvalidInputError: the state belongs to another run than `workflow_id`.
+    """
+    origin = origin_of(input_items)
+    if origin is None or origin.run_id is None or branch:
+        return None
+    if workflow_id is not None and workflow_id != origin.run_id:
+        raise InvalidInputError(
+            f"The state belongs to the run {origin.run_id!r}, not to workflow_id={workflow_id!r}.",
+            hint="Leave workflow_id out to continue that run, or pass branch=True to start another one from its state.",
         )
+    return origin
+
+
+def check_on_interruption(given: object) -> None:
+    """Refuse a word that is not one of `OnInterruption`."""
+    if given not in ("return", "wait", "raise"):
+        raise InvalidInputError(f"on_interruption is 'return', 'wait' or 'raise', not {given!r}.")
+
+
+async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
     ensure_engine()
     digest = digest_of(request)
-    work = {"agent": request.agent, "digest": digest, "request": plain(request)}
-    with expecting(request.run_id) as outcome:
+    work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
+    try:
+        result = await _execute(request.run_id, 1, work)
+    except dbos_error.DBOSWorkflowIDInUseError:
+        await _check_same(request, digest)
+        result = None
+    return result if result is not None else await read_result(request.run_id)
+
+
+async def _go_on(entry: RegisteredAgent, state: Any, origin: Origin) -> DurableRunResult:
+    ensure_engine()
+    run_id = origin.run_id or ""
+
+    def decide() -> dict[str, Any]:
+        return dataclasses.asdict(continue_run(state, origin, agent=entry.agent.name))
+
+    with resuming(origin):
+        if dbos_seam.is_in_workflow():
+            going_on = Continuation(**await DBOS.run_step_async({"name": "resume_run"}, decide))
+        else:
+            going_on = Continuation(**await asyncio.to_thread(decide))
+        result = None
+        if going_on.starts is not None:
+            with contextlib.suppress(dbos_error.DBOSWorkflowIDInUseError):
+                result = await _execute(run_id, going_on.starts, {"agent": going_on.agent})
+        return result if result is not None else await read_result(run_id)
+
+
+async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
+    """Execute a segment in this process; return its result, or None when the run's row has to be asked.
+
+    Raises:
+        DBOSWorkflowIDInUseError: the segment has been started before.
+    """
+    workflow_id = segment_id(run_id, number)
+    with expecting(workflow_id) as outcome:
         if dbos_seam.is_in_workflow():  # a child: its id is recorded with its parent
-            with SetWorkflowID(request.run_id):
+            with SetWorkflowID(workflow_id):
                 handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
             await handle.get_result()
-            return await read_result(request.run_id)
-        try:
-            with SetWorkflowID(request.run_id, workflow_id_reuse_policy="reject"):
-                handle = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
-        except dbos_error.DBOSWorkflowIDInUseError:
-            await _check_same(request, digest)
-            return await read_result(request.run_id)
-        ended = await _wait(handle, outcome, request.run_id)
-    if ended is not None:
-        return result_of_outcome(ended, run_id=request.run_id)
-    return await read_result(request.run_id)
+            return None
+        with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
+            handle = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
+        ended = await _wait(handle, outcome, run_id, workflow_id)
+    return result_of_outcome(ended, run_id=run_id, segment=number) if ended is not None else None
 
 
-async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str) -> Any:
+async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
     """Return the outcome when the segment is closed here; None when it ended elsewhere or was cancelled.
 
     A closed segment is over: its row says so. DBOS notes the end of the workflow meanwhile.
     """
     here = asyncio.ensure_future(handle.get_result())
     stored = asyncio.ensure_future(
-        _after(WATCH_SECONDS, wait_run(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True))
+        _after(WATCH_SECONDS, wait_until(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True))
     )
-    ending.note(run_id, here)
+    ending.note(workflow_id, here)
     stored.add_done_callback(_seen)
     try:
         await asyncio.wait((here, stored, outcome), return_when=asyncio.FIRST_COMPLETED)
@@ -151,6 +250,40 @@ async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str) -> Any:
         return outcome.result() if outcome.done() else None
     finally:
         stored.cancel()
+
+
+async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> DurableRunResult:
+    """Read a result in workflow code: the segment that was seen is a step, so that a replay sees the same one."""
+
+    async def wait() -> dict[str, Any]:
+        stored = await wait_until(engine().database, run_id, until=until)
+        return {"status": stored.run.status, "segment": stored.closed_segment}
+
+    seen = await DBOS.run_step_async({"name": "wait_run"}, wait)
+    stored = await wait_until(engine().database, run_id)
+    is_past = seen["status"] == "interrupted" and stored.closed_segment > seen["segment"]
+    if is_past or (seen["status"] == "interrupted" and stored.run.status != "interrupted"):
+        run = dataclasses.replace(stored.run, status="interrupted", output=None, error=None)
+        stored = dataclasses.replace(stored, run=run)
+    return await _result_of(stored, seen["segment"])
+
+
+async def _result_of(stored: StoredRun, segment: int) -> DurableRunResult:
+    database, run = engine().database, stored.run
+    if run.status == "interrupted":
+        snapshot = await database.run_until_done(interruption_of_run, run.run_id, segment)
+        asked = await database.run_until_done(approvals_of_segment, run.run_id, segment)
+    else:
+        snapshot, asked = await database.run_until_done(latest_of_run, run.run_id), []
+    return await result_of_stored(stored, snapshot, find_agent(run.agent), segment=segment, asked=asked)
+
+
+def _refuse_in_step() -> None:
+    if dbos_seam.is_in_step():
+        raise UnsupportedError(
+            "A durable run cannot start inside a step or a tool's body.",
+            hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
+        )
 
 
 async def _after(seconds: float, work: Coroutine[Any, Any, T]) -> T:
@@ -166,19 +299,6 @@ async def _after(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 def _seen(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-async def read_result(run_id: str) -> DurableRunResult:
-    """Wait until a run has ended or is interrupted, and return its recorded result.
-
-    Raises:
-        RunNotFoundError: there is no such run.
-        Exception: what the run ended with, as in `run_agent_workflow`.
-    """
-    database = engine().database
-    stored = await wait_run(database, run_id)
-    snapshot = await database.run_until_done(latest_of_run, run_id)
-    return await result_of_stored(stored, snapshot, find_agent(stored.run.agent))
 
 
 async def stream_events(run_id: str, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
@@ -233,10 +353,3 @@ def given(input_items: Input | None) -> Input:
 
 def session_of(state_store: Any) -> str | None:
     return state_store.session_id if isinstance(state_store, RunStateStore) else None
-
-
-def plain(request: RunRequest) -> dict[str, Any]:
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    fields["run_config"] = dict(request.run_config)
-    del fields["run_id"]
-    return fields

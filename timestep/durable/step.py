@@ -7,14 +7,17 @@ result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` tu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.durable import in_flight
 from timestep.durable.gate import gate
+from timestep.durable.halt import Halted
 from timestep.durable.journal import Json, check_size
+from timestep.durable.scope import Segment
 from timestep.serializer import decode_error, encode_error
 
 Envelope = dict[str, Json]
@@ -29,11 +32,12 @@ class StepFailure(BaseException):
 
 
 async def run_step(
+    segment: Segment,
     reservation: StepReservation,
     name: str,
     body: Callable[[], Awaitable[Envelope]],
     *,
-    max_bytes: int,
+    max_bytes: int | None = None,
 ) -> Envelope:
     """Run `body` as the step `name` and return its envelope, recorded or just made.
 
@@ -43,12 +47,14 @@ async def run_step(
 
     Raises:
         StepFailure: DBOS could not run or read the step; the run must stop.
+        Halted: a person must decide first; every other step of the segment is over.
     """
+    limit_bytes = segment.max_result_bytes if max_bytes is None else max_bytes
 
     async def enclosed() -> Envelope:
         try:
             envelope = await body()
-            check_size(envelope, limit_bytes=max_bytes, what=f"the step {name!r}")
+            check_size(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             return {"error": encode_error(error)}
         return envelope
@@ -57,10 +63,25 @@ async def run_step(
         await gate.pass_through()
     except Exception as error:
         raise StepFailure(error) from error
+    halt = segment.halt
+    if halt.questions:
+        raise await halt.quiet()
+    halt.begin()
+    try:
+        return await _run(reservation, name, enclosed)
+    except Halted as halted:
+        question = halted.question
+    finally:
+        halt.end()
+    assert question is not None
+    raise await halt.ask(question)
+
+
+async def _run(reservation: StepReservation, name: str, body: Callable[[], Coroutine[Any, Any, Envelope]]) -> Envelope:
     gate.inside += 1
     running = in_flight.enter(DBOS.workflow_id or "")
     try:
-        return await reservation.run_async({"name": name}, enclosed)
+        return await reservation.run_async({"name": name}, body)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."

@@ -5,14 +5,15 @@ A call of an agent used as a tool is no step itself: its inner model turns and t
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
-from agents import FunctionTool, default_tool_error_function
+from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
 from agents.tool_context import ToolContext
 
 from timestep.durable import agents_seam, dbos_seam
@@ -22,27 +23,19 @@ from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.threads import tool_body
+from timestep.durable.tool_policy import (
+    FIRST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    OnCrash,
+    ToolPolicy,
+    policy_of,
+)
+from timestep.durable.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
+from timestep.records import ToolCall
 from timestep.serializer import encode_error
 
 log = logging.getLogger("timestep")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolCall:
-    """The call that a tool's body executes.
-
-    `idempotency_key` is the same on every attempt and no two calls of a run share it: hand it to the service that
-    the tool changes. `attempt` counts the executions of the segment: 1 means that nobody has started this call
-    before; more means that somebody may have.
-    """
-
-    run_id: str
-    call_id: str
-    tool: str
-    turn: int
-    attempt: int
-    idempotency_key: str
 
 
 _current: contextvars.ContextVar[ToolCall | None] = contextvars.ContextVar("timestep_tool_call", default=None)
@@ -74,10 +67,10 @@ async def invoke_function_tool(
     if agents_seam.is_agent_tool(function_tool):
         return await _run_sub_agent(scope, slot, function_tool, context, arguments)
 
+    policy = policy_of(function_tool.name, function_tool)
+
     async def body() -> Envelope:
-        result = await agents_seam.invoke_function_tool(
-            function_tool=function_tool, context=context, arguments=arguments
-        )
+        result = await _invoke(function_tool, context, arguments, policy)
         try:
             output = encode_value(result.output, what=f"the tool {function_tool.name!r}")
             check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
@@ -104,6 +97,7 @@ async def invoke_function_tool(
         agent=context.agent.name if context.agent else "",
         context=context.context,
         body=body,
+        on_crash=policy.on_crash,
     )
     output = decode_value(value_of(envelope))
     if "custom_data" in envelope:
@@ -121,11 +115,15 @@ async def run_call(
     agent: str,
     context: Any,
     body: Callable[[], Awaitable[Envelope]],
+    on_crash: OnCrash | None = None,
 ) -> Envelope:
     """Run `body` as the step of a call and return the envelope; keep the call for the closing transaction.
 
     A repeat is harmless when the step was recorded; a body that was started and not recorded runs again with the
-    same idempotency key.
+    same idempotency key, or not, as the tool's policy says.
+
+    Raises:
+        Halted: a person must settle first whether the call happened.
     """
     segment = scope.segment
     call = ToolCall(
@@ -137,11 +135,24 @@ async def run_call(
         idempotency_key=f"{segment.run_id}:{scope.call_key(slot)}",
     )
     has_run = False
+    on_crash = on_crash or policy_of(tool).on_crash
 
     async def timed() -> Envelope:
         nonlocal has_run
-        has_run = True
         before, started_at = fingerprint(context), time.time()
+        if on_crash != "repeat":
+            settled = await settle_or_reserve(
+                segment,
+                call,
+                key=scope.call_key(slot),
+                agent=agent,
+                arguments=arguments,
+                started_at=started_at,
+                is_fatal=on_crash == "fail",
+            )
+            if settled is not None:
+                return settled | {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
+        has_run = True
         await emit(scope, {"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
         token = _current.set(call)
         try:
@@ -159,7 +170,7 @@ async def run_call(
 
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
     name = scope.step_name("tool_call", tool, slot.key)
-    envelope = await run_step(reservation, name, timed, max_bytes=2 * segment.max_result_bytes)
+    envelope = await run_step(segment, reservation, name, timed, max_bytes=2 * segment.max_result_bytes)
     if not has_run:
         apply_changes(context, envelope.get("context"))
     segment.record.tool_calls.append(
@@ -173,6 +184,35 @@ async def run_call(
         }
     )
     return envelope
+
+
+async def _invoke(
+    tool: FunctionTool, context: ToolContext[Any], arguments: str, policy: ToolPolicy
+) -> agents_seam.FunctionToolResult:
+    """Call a tool's body with the time limit and the retries of its policy; the last failure is what counts."""
+    for retry in itertools.count():
+        limit = asyncio.timeout(policy.timeout_seconds)
+        invocation = agents_seam.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
+        try:
+            async with limit:
+                result = await invocation
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            late = ToolTimeoutError(tool.name, policy.timeout_seconds or 0)
+            if retry >= policy.retries:
+                text = await agents_seam.tool_failure_text(function_tool=tool, context=context, error=late)
+                if text is None:
+                    raise late from error
+                return agents_seam.FunctionToolResult(text, True)
+        except Exception:
+            if retry >= policy.retries:
+                raise
+        else:
+            if retry >= policy.retries or not result.is_sdk_generated_error:
+                return result
+        await asyncio.sleep(min(FIRST_RETRY_SECONDS * 2**retry, LONGEST_RETRY_SECONDS))
+    raise AssertionError("unreachable")
 
 
 async def _run_sub_agent(

@@ -1,4 +1,8 @@
-"""The DBOS workflows: `agent_run`, one segment of a run, and `scheduled_agent_run`, one tick of a schedule."""
+"""The DBOS workflows.
+
+`agent_run` is one segment of a run, `copy_segment` starts one from the journal of the segment before it, and
+`scheduled_agent_run` is one tick of a schedule.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,36 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.client import digest_of, enqueue_run
 from timestep.durable import dbos_seam, ending
-from timestep.durable.close import closing_of
+from timestep.durable.close import closing_of, reason_of
 from timestep.durable.engine import engine
 from timestep.durable.events import emit
 from timestep.durable.gate import gate
+from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
-from timestep.durable.run import Outcome, run_segment
+from timestep.durable.request import request_of
+from timestep.durable.run import NotResumable, Outcome, run_segment
 from timestep.durable.scope import Scope, Segment
 from timestep.durable.step import StepFailure, is_history_change
-from timestep.errors import AgentNotRegisteredError, HistoryChangedError, RunCancelledError, ToolResultError
-from timestep.ids import DEFAULT_QUEUE, STREAM_KEY, WORKFLOW_AGENT_RUN, WORKFLOW_SCHEDULED_RUN, run_of_segment
-from timestep.records import RunRequest
-from timestep.store.run_states import latest_of_run
+from timestep.errors import (
+    AgentNotRegisteredError,
+    HistoryChangedError,
+    RunCancelledError,
+    SnapshotTooLargeError,
+    ToolResultError,
+)
+from timestep.ids import (
+    DEFAULT_QUEUE,
+    STREAM_KEY,
+    WORKFLOW_AGENT_RUN,
+    WORKFLOW_COPY_SEGMENT,
+    WORKFLOW_SCHEDULED_RUN,
+    run_of_segment,
+)
+from timestep.runs import copy_journal, digest_of, enqueue_run
+from timestep.serializer import encode_error
 from timestep.store.runs import get_stored_run, mark_parked
-from timestep.store.segments import Closing, StartedSegment, close_segment, start_segment
+from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
 
 MAX_RECOVERY_ATTEMPTS = 20
 """How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""
@@ -61,13 +79,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     if entry is None:
         await _park(run_id, workflow_id, reason="agent_not_registered")
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
-    segment = Segment(
-        run_id=run_id,
-        number=number,
-        attempt=started.stored.attempt,
-        stream=started.stored.request.stream,
-        max_result_bytes=engine().settings.max_result_bytes,
-    )
+    segment = _segment(run_id, number, started)
     outcome = await _run(entry, started, segment, workflow_id)
     outcome, closing = _closing(outcome, started, segment)
     with gate.held():  # a drain waits for the end of the stream: without it readers would wait for another executor
@@ -75,7 +87,8 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
             await _check_closed(run_id, number)
         summary = {"run_id": run_id, "segment": number, "status": closing.status}
         ending.closed(workflow_id, summary)
-        if (waiting := _expected.get(workflow_id)) is not None and not waiting.done():
+        waiting = _expected.get(workflow_id)
+        if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
             waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
         if segment.stream:
             await _end_stream(segment, closing)
@@ -85,7 +98,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
 async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
     """Start the run of one tick and return its id, `<schedule>:<time>`. One step, `start_run`, idempotent by the id."""
     run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
-    request = RunRequest(run_id=run_id, **context["request"])
+    request = request_of(run_id, context["request"])
 
     def start() -> str:
         engine().database.run_sync(
@@ -100,6 +113,19 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
     return await DBOS.run_step_async({"name": "start_run"}, start)
 
 
+async def copy_segment(work: dict[str, Any]) -> str:
+    """Start a segment from a copy of the journal of the one before it, and return its id.
+
+    One step, `copy`, idempotent by the id of the new workflow.
+    """
+    run_id, number = work["run_id"], work["segment"]
+
+    def copy() -> str:
+        return copy_journal(engine().client, run_id, number)
+
+    return await DBOS.run_step_async({"name": "copy"}, copy)
+
+
 _workflows: dict[str, Callable[..., Any]] = {}
 
 
@@ -108,6 +134,7 @@ def register_workflows() -> None:
     _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
         name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
     )(agent_run)
+    _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(copy_segment)
     _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(scheduled_agent_run)
 
 
@@ -121,7 +148,7 @@ _stored_definitions: set[tuple[str, str]] = set()
 
 
 async def _start(run_id: str, number: int, work: dict[str, Any], entry: RegisteredAgent | None) -> StartedSegment:
-    request = RunRequest(run_id=run_id, **work["request"]) if "request" in work else None
+    request = request_of(run_id, work["request"]) if "request" in work else None
     known = (engine().database.display_url, entry.definition.hash if entry else "")
     started = await engine().database.run_until_done(
         start_segment,
@@ -139,19 +166,36 @@ async def _start(run_id: str, number: int, work: dict[str, Any], entry: Register
     return started
 
 
+def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
+    stored, snapshot = started.stored, started.snapshot
+    return Segment(
+        run_id=run_id,
+        number=number,
+        attempt=stored.attempt,
+        is_fork=number > 1 and (snapshot is None or snapshot.segment != number - 1),
+        stream=stored.request.stream,
+        max_result_bytes=engine().settings.max_result_bytes,
+        decisions=started.decisions,
+        limits=limits_with(stored.request.limits, started.decisions),
+        used=started.used or Used(),
+    )
+
+
 async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment, workflow_id: str) -> Outcome:
-    snapshot = None
-    if segment.number > 1:
-        snapshot = await engine().database.run_until_done(latest_of_run, segment.run_id)
-        segment.is_fork = snapshot is None or snapshot.segment != segment.number - 1
     try:
-        return await run_segment(entry, started, segment, snapshot=snapshot)
+        return await run_segment(entry, started, segment)
+    except NotResumable as refused:
+        cause = refused.__cause__
+        assert isinstance(cause, Exception)
+        await _park(segment.run_id, workflow_id, reason=reason_of(cause) or "snapshot", error=cause)
+        raise cause from None
     except StepFailure as failure:
         if is_history_change(failure.cause):
-            await _park(segment.run_id, workflow_id, reason="history_changed")
-            raise HistoryChangedError(
+            error = HistoryChangedError(
                 f"The recorded steps of run {segment.run_id!r} do not fit the code that replays them: {failure.cause}"
-            ) from failure.cause
+            )
+            await _park(segment.run_id, workflow_id, reason="history_changed", error=error)
+            raise error from failure.cause
         raise failure.cause from None
 
 
@@ -159,7 +203,7 @@ def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> tup
     """Return what is stored, and the outcome that it says: one that cannot be stored is a failure."""
     try:
         return outcome, closing_of(outcome, started.stored, segment)
-    except ToolResultError as error:
+    except (ToolResultError, SnapshotTooLargeError) as error:
         failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
         return failed, closing_of(failed, started.stored, segment)
 
@@ -171,9 +215,10 @@ async def _check_closed(run_id: str, number: int) -> None:
         raise RunCancelledError(f"The run {run_id!r} was cancelled ({stored.run.reason}).", run_id=run_id)
 
 
-async def _park(run_id: str, workflow_id: str, *, reason: str) -> None:
+async def _park(run_id: str, workflow_id: str, *, reason: str, error: Exception | None = None) -> None:
     """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it."""
-    await engine().database.run_until_done(mark_parked, run_id, reason=reason)
+    why = encode_error(error) if error is not None else None
+    await engine().database.run_until_done(mark_parked, run_id, reason=reason, error=why)
     # Outside this task's context: inside it the cancellation would be recorded as a step.
     await asyncio.get_running_loop().run_in_executor(
         dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id

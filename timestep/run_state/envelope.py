@@ -19,7 +19,11 @@ saved: it has not begun."""
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A stored RunState. `state` is the writer's JSON, untouched; `id` is None until it is stored."""
+    """A stored RunState. `state` is the writer's JSON, untouched; `id` is None until it is stored.
+
+    `is_saved`: a program saved it, it is not the end of a segment. `is_intact`: the text of `state` has the digest that
+    was stored with it.
+    """
 
     run_id: str | None
     session_id: str | None
@@ -32,7 +36,11 @@ class Snapshot:
     state: dict[str, Any]
     output: Any = None
     held_items: list[dict[str, Any]] | None = None
+    mcp_tools: dict[str, Any] | None = None
+    is_saved: bool = False
     id: int | None = None
+    resumed_by: str | None = None
+    is_intact: bool = True
 
 
 def python_snapshot(
@@ -46,6 +54,8 @@ def python_snapshot(
     kind: SnapshotKind | None = None,
     output: Any = None,
     held_items: list[dict[str, Any]] | None = None,
+    mcp_tools: dict[str, Any] | None = None,
+    is_saved: bool = False,
 ) -> Snapshot:
     """Return the envelope of what the Python SDK's `RunState.to_json()` returned.
 
@@ -66,6 +76,8 @@ def python_snapshot(
         state=state,
         output=output,
         held_items=held_items,
+        mcp_tools=mcp_tools,
+        is_saved=is_saved,
     )
 
 

@@ -6,12 +6,12 @@ import time
 
 from dbos import DBOSClient
 
-from timestep.client import cancel_run
 from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import segment_id
+from timestep.runs import cancel_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
 from timestep.store.runs import (

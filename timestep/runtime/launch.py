@@ -13,7 +13,6 @@ from typing import Any
 from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 
-from timestep.client import connect_client, sqlalchemy_url
 from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
@@ -29,6 +28,7 @@ from timestep.errors import (
     RunCancelledError,
 )
 from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION
+from timestep.runs import connect_client, sqlalchemy_url
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
 from timestep.serializer import JournalSerializer, refuse_pickles

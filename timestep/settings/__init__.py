@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep.errors import SettingsError
-from timestep.records import SettingValue
+from timestep.records import OnExpiry, SettingValue
 from timestep.settings import values
 from timestep.settings.local_server import EMBEDDED, Database, find_local_database
 from timestep.settings.project import (
@@ -78,6 +78,9 @@ class Settings:
     application_version: str | None = None
     executor_id: str | None = None
     max_result_bytes: int = 8 * MEBIBYTE
+    max_turns_per_segment: int = 50
+    approval_expires_seconds: float | None = None
+    approval_on_expiry: OnExpiry = "reject"
     executor_threads: int = 8
     tool_threads: int = 32
     pool_size: int = 20
@@ -359,6 +362,9 @@ _SETTINGS = (
     _setting("application_version", values.identifier, None),
     _setting("executor_id", values.identifier, None),
     _setting("max_result_bytes", values.whole(1024, 512 * MEBIBYTE), 8 * MEBIBYTE),
+    _setting("max_turns_per_segment", values.whole(1, 10_000), 50),
+    _setting("approval_expires_seconds", values.long_seconds, None),
+    _setting("approval_on_expiry", values.one_of("reject", "fail"), "reject"),
     _setting("executor_threads", values.whole(1, 1000), 8),
     _setting("tool_threads", values.whole(1, 10_000), 32),
     _setting("pool_size", values.whole(2, 1000), 20),

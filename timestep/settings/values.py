@@ -62,6 +62,30 @@ def seconds(raw: Any) -> float:
     return seconds
 
 
+def long_seconds(raw: Any) -> float:
+    """Return seconds, up to ten years of them."""
+    problem = ValueError("a number of seconds from 1 to 315360000")
+    try:
+        seconds = math.nan if isinstance(raw, bool) else float(raw)
+    except (TypeError, ValueError):
+        raise problem from None
+    if not 1 <= seconds <= 315_360_000:
+        raise problem
+    return seconds
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Return the converter to one of these words."""
+
+    def convert(raw: Any) -> str:
+        word = str(raw).strip().lower()
+        if word not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return word
+
+    return convert
+
+
 def yes_or_no(raw: Any) -> bool:
     """Return a truth value."""
     word = str(raw).strip().lower()

@@ -1,4 +1,8 @@
-"""Decisions about tool calls: `approvals`."""
+"""What runs wait for, and what people decided: `approvals`.
+
+A decision is one call of the SQL function `timestep.decide`, in every language: it locks the run, so that of two
+deciders one is first, and enqueues the next segment in the transaction of the last decision.
+"""
 
 from __future__ import annotations
 
@@ -9,53 +13,60 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from timestep.records import Approval, ApprovalKind, ApprovalStatus
 from timestep.store.json_text import storable_text
-from timestep.store.tables import approvals, insert_rows, row_values
+from timestep.store.tables import JSON, approvals, insert_rows, row_values, runs
 
-ApprovalStatus = Literal["open", "approved", "rejected", "expired"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approval:
-    """One tool call that waits for a person, or was decided.
-
-    `arguments` are as the model wrote them, except NUL and lone surrogates: they become JSON escapes.
-    `arguments_digest` is the caller's.
-    """
-
-    id: str
-    run_id: str
-    segment: int
-    session_id: str | None
-    agent: str
-    tool: str
-    call_id: str
-    arguments: str
-    arguments_digest: str
-    status: ApprovalStatus = "open"
-    is_sticky: bool = False
-    decided_by: str | None = None
-    reason: str | None = None
-    asked_at: datetime | None = None
-    expires_at: datetime | None = None
-    decided_at: datetime | None = None
-    consumed_at: datetime | None = None
-
+DecisionOutcome = Literal[
+    "decided", "already_decided", "expired", "unknown", "not_waiting", "not_allowed", "not_a_choice", "changed"
+]
 
 ASKED_COLUMNS = (
     "id",
     "run_id",
     "segment",
+    "place",
+    "kind",
     "session_id",
     "agent",
     "tool",
     "call_id",
+    "call_key",
     "arguments",
     "arguments_digest",
+    "details",
+    "on_expiry",
     "expires_at",
 )
 _INSERT = sa.text(insert_rows(approvals, ASKED_COLUMNS, "asked"))
 _COLUMNS = tuple(approvals.c[name] for name in Approval.__dataclass_fields__)
+_ORDER = (approvals.c.run_id, approvals.c.segment, approvals.c.place, approvals.c.id)
+
+_DECIDE = sa.text("""
+select timestep.decide(
+  approval_id => :approval_id, decision => :decision, decided_by => :decided_by, arguments_digest => :digest,
+  always => :always, reason => :reason, answer => :answer, enqueue => :enqueue)""").bindparams(
+    sa.bindparam("answer", type_=JSON),
+    *(sa.bindparam(name, type_=sa.Text()) for name in ("approval_id", "decision", "decided_by", "digest", "reason")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What `timestep.decide` answers. `next_segment` is the DBOS workflow that goes on with the run."""
+
+    outcome: DecisionOutcome
+    approval_id: str
+    run_id: str = ""
+    status: ApprovalStatus = "open"
+    decided_by: str | None = None
+    decided_at: str | None = None
+    kind: ApprovalKind = "approval"
+    tool: str = ""
+    call_id: str = ""
+    choices: Sequence[str] | None = None
+    run_status: str = ""
+    next_segment: str | None = None
 
 
 def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> None:
@@ -70,11 +81,104 @@ def approval_values(asked: Sequence[Approval]) -> dict[str, list[Any]]:
     return row_values(approvals, ASKED_COLUMNS, "asked", rows)
 
 
+def decide(
+    connection: sa.Connection,
+    approval_id: str,
+    decision: ApprovalStatus,
+    *,
+    decided_by: str,
+    digest: str | None = None,
+    always: bool = False,
+    reason: str | None = None,
+    answer: Any = None,
+    enqueue: bool = True,
+) -> Decision:
+    """Decide an approval if it is open; what comes back says whether it was, and what became of the run.
+
+    With `enqueue` false the run is made ready to go on, and the caller starts `next_segment` itself.
+    """
+    values = {
+        "approval_id": approval_id,
+        "decision": decision,
+        "decided_by": decided_by,
+        "digest": digest,
+        "always": always,
+        "reason": reason,
+        "answer": answer,
+        "enqueue": enqueue,
+    }
+    return Decision(**connection.execute(_DECIDE, values).scalar_one())
+
+
+def find_approval(connection: sa.Connection, approval_id: str) -> Approval | None:
+    """Return one approval; None when there is none of that id."""
+    row = connection.execute(sa.select(*_COLUMNS).where(approvals.c.id == approval_id)).mappings().first()
+    return Approval(**row) if row is not None else None
+
+
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:
     """Return what the run waits for, in the order of the questions."""
-    query = (
-        sa.select(*_COLUMNS)
-        .where(approvals.c.run_id == run_id, approvals.c.status == "open")
-        .order_by(approvals.c.segment, approvals.c.asked_at, approvals.c.id)
-    )
+    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.status == "open").order_by(*_ORDER)
     return [Approval(**row) for row in connection.execute(query).mappings()]
+
+
+def approvals_of_segment(connection: sa.Connection, run_id: str, segment: int) -> list[Approval]:
+    """Return what a segment ended with, in the order of the questions, decided or not."""
+    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.segment == segment).order_by(*_ORDER)
+    return [Approval(**row) for row in connection.execute(query).mappings()]
+
+
+def consume(connection: sa.Connection, run_id: str, *, before_segment: int) -> list[Approval]:
+    """Note that a segment starts with the decisions that were taken before it, and return all of the run's.
+
+    May be repeated: the first start keeps its time.
+    """
+    change = sa.update(approvals).where(
+        approvals.c.run_id == run_id,
+        approvals.c.segment < before_segment,
+        approvals.c.status != "open",
+        approvals.c.consumed_at.is_(None),
+    )
+    connection.execute(change.values(consumed_at=sa.func.now()))
+    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.segment < before_segment)
+    return [Approval(**row) for row in connection.execute(query.order_by(*_ORDER)).mappings()]
+
+
+def list_approvals(
+    connection: sa.Connection,
+    *,
+    run_id: str | None = None,
+    is_waiting: bool = True,
+    id_prefix: str | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int = 100,
+) -> list[Approval]:
+    """Return approvals, the oldest first; `is_waiting`: only open ones of interrupted runs.
+
+    `after` is asking time and id of the last one of the page before.
+    """
+    query = sa.select(*_COLUMNS)
+    if is_waiting:
+        query = query.join(runs, runs.c.id == approvals.c.run_id).where(
+            approvals.c.status == "open", runs.c.status == "interrupted"
+        )
+    if run_id is not None:
+        query = query.where(approvals.c.run_id == run_id)
+    if id_prefix:
+        query = query.where(approvals.c.id.startswith(id_prefix, autoescape=True))
+    if after is not None:
+        query = query.where(sa.tuple_(approvals.c.asked_at, approvals.c.id) > sa.tuple_(*map(sa.literal, after)))
+    query = query.order_by(approvals.c.asked_at, approvals.c.place, approvals.c.id).limit(limit)
+    return [Approval(**row) for row in connection.execute(query).mappings()]
+
+
+def expired_approvals(connection: sa.Connection) -> list[str]:
+    """Return the ids of open approvals of interrupted runs whose time is over."""
+    query = (
+        sa.select(approvals.c.id)
+        .join(runs, runs.c.id == approvals.c.run_id)
+        .where(approvals.c.status == "open", approvals.c.expires_at <= sa.func.now(), runs.c.status == "interrupted")
+        .order_by(approvals.c.expires_at)
+        .limit(100)
+    )
+    return list(connection.execute(query).scalars())

@@ -5,32 +5,38 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from timestep.run_state.envelope import Snapshot
-from timestep.store.tables import run_states
+from timestep.store.tables import JSON, run_states
 
-_INSERT = sa.insert(run_states).returning(run_states.c.id)
-_COLUMNS = (
-    run_states.c.id,
-    run_states.c.run_id,
-    run_states.c.session_id,
-    run_states.c.segment,
-    run_states.c.kind,
-    run_states.c.agent,
-    run_states.c.sdk,
-    run_states.c.sdk_version,
-    run_states.c.schema_version,
-    run_states.c.state,
-    run_states.c.output,
-    run_states.c.held_items,
+SNAPSHOT_COLUMNS = (
+    "run_id",
+    "session_id",
+    "segment",
+    "kind",
+    "agent",
+    "sdk",
+    "sdk_version",
+    "schema_version",
+    "state",
+    "output",
+    "held_items",
+    "mcp_tools",
+    "is_saved",
 )
+"""What a snapshot is stored with; its digest is made of the text that is stored."""
 
-
-SNAPSHOT_COLUMNS = tuple(name for name in Snapshot.__dataclass_fields__ if name != "id")
+DIGEST = "encode(sha256(convert_to({}, 'UTF8')), 'hex')"
+_INSERT = sa.text(
+    f"insert into timestep.run_states ({', '.join(SNAPSHOT_COLUMNS)}, digest) "
+    f"values ({', '.join(':' + name for name in SNAPSHOT_COLUMNS)}, {DIGEST.format('cast(:state as text)')}) "
+    "returning id"
+).bindparams(*(sa.bindparam(name, type_=JSON) for name in ("state", "output", "held_items", "mcp_tools")))
+_IS_INTACT = sa.text(f"(digest is null or digest = {DIGEST.format('state::text')}) as is_intact")
+_COLUMNS = (*(run_states.c[name] for name in SNAPSHOT_COLUMNS), run_states.c.id, run_states.c.resumed_by, _IS_INTACT)
 
 
 def save_snapshot(connection: sa.Connection, snapshot: Snapshot) -> int:
     """Store the snapshot and return its id; a snapshot that has an id already is stored as a new one."""
-    row = {key: value for key, value in vars(snapshot).items() if key != "id"}
-    return connection.execute(_INSERT, row).scalar_one()
+    return connection.execute(_INSERT, {name: getattr(snapshot, name) for name in SNAPSHOT_COLUMNS}).scalar_one()
 
 
 def latest_snapshot(connection: sa.Connection, session_id: str) -> Snapshot | None:
@@ -39,8 +45,20 @@ def latest_snapshot(connection: sa.Connection, session_id: str) -> Snapshot | No
 
 
 def latest_of_run(connection: sa.Connection, run_id: str) -> Snapshot | None:
-    """Return the run's newest snapshot, cleared or not: the run still needs it. None when there is none."""
-    return _newest(connection, run_states.c.run_id == run_id)
+    """Return the newest snapshot with which a segment of the run ended, cleared or not: the run still needs it."""
+    return _newest(connection, run_states.c.run_id == run_id, run_states.c.is_saved.is_(False))
+
+
+def interruption_of_run(connection: sa.Connection, run_id: str, segment: int) -> Snapshot | None:
+    """Return the snapshot with which a segment of a run was interrupted; None when there is none."""
+    of_segment = run_states.c.run_id == run_id, run_states.c.segment == segment, run_states.c.kind == "interrupted"
+    return _newest(connection, *of_segment, run_states.c.is_saved.is_(False))
+
+
+def claim_snapshot(connection: sa.Connection, snapshot_id: int, *, resumed_by: str) -> bool:
+    """Note who goes on from a snapshot; False when somebody has before."""
+    change = sa.update(run_states).where(run_states.c.id == snapshot_id, run_states.c.resumed_by.is_(None))
+    return connection.execute(change.values(resumed_by=resumed_by, resumed_at=sa.func.now())).rowcount == 1
 
 
 def deactivate(connection: sa.Connection, session_id: str) -> int:

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from timestep.errors import RunNotFoundError
-from timestep.records import FINISHED, Run, RunRequest, RunStatus, TokenUsage
-from timestep.store.tables import runs
+from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, TokenUsage
+from timestep.store.tables import approvals, runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class StoredRun:
     session_position: int | None
     session_items_stored: int
     timeout_seconds: float | None
+    executed_seconds: float
     deadline_at: datetime | None
     last_agent: str | None
 
@@ -69,10 +70,10 @@ def mark_cancelled(connection: sa.Connection, run_id: str, *, reason: str) -> St
     return before
 
 
-def mark_parked(connection: sa.Connection, run_id: str, *, reason: str) -> bool:
-    """Interrupt a running run whose segment cannot go on here, without closing the segment."""
+def mark_parked(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any] | None = None) -> bool:
+    """Interrupt a running run whose segment cannot go on here, without closing the segment; `error` says why."""
     change = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "running")
-    return connection.execute(change.values(status="interrupted", reason=reason)).rowcount == 1
+    return connection.execute(change.values(status="interrupted", reason=reason, error=error)).rowcount == 1
 
 
 def prepare_resume(
@@ -107,6 +108,27 @@ def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "cancelled")
     change = {"status": "interrupted", "reason": "approval", "finished_at": None}
     return connection.execute(statement.values(change)).rowcount == 1
+
+
+def ask_again(connection: sa.Connection, run_id: str) -> bool:
+    """Let a run that failed because nobody decided in time wait again, without an end."""
+    statement = sa.update(runs).where(
+        runs.c.id == run_id, runs.c.status == "failed", runs.c.reason == "approval_expired"
+    )
+    change = {"status": "interrupted", "reason": "approval", "finished_at": None, "error": None}
+    if connection.execute(statement.values(change)).rowcount == 0:
+        return False
+    expired = sa.update(approvals).where(
+        approvals.c.run_id == run_id, approvals.c.segment == runs.c.segment, runs.c.id == run_id,
+        approvals.c.status == "expired",
+    )  # fmt: skip
+    connection.execute(expired.values(status="open", expires_at=None, decided_at=None))
+    return True
+
+
+def mark_claimed(connection: sa.Connection, run_id: str, *, executor_id: str) -> None:
+    """Note which executor starts the next segment of a queued run by itself, without a queue."""
+    connection.execute(sa.update(runs).where(runs.c.id == run_id).values(executor_id=executor_id))
 
 
 def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any]) -> bool:
@@ -211,9 +233,16 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
             "stream": request.stream,
             "model": request.model,
             "run_config": dict(request.run_config),
+            "max_turns_per_segment": request.max_turns_per_segment,
+            "limits": limits_json(request.limits),
         },
         "timeout_seconds": request.timeout_seconds,
     }
+
+
+def limits_json(limits: RunLimits | None) -> dict[str, Any] | None:
+    """Return limits as they are stored with the run's options."""
+    return {name: value for name, value in vars(limits).items() if value is not None} if limits is not None else None
 
 
 def stored_run(row: Any) -> StoredRun:
@@ -230,6 +259,8 @@ def stored_run(row: Any) -> StoredRun:
         timeout_seconds=row["timeout_seconds"],
         stream=bool(options.get("stream")),
         model=options.get("model"),
+        max_turns_per_segment=options.get("max_turns_per_segment"),
+        limits=RunLimits(**options["limits"]) if options.get("limits") else None,
     )
     used = TokenUsage(**{name: row[name] for name in TokenUsage.__dataclass_fields__})
     run = Run(
@@ -257,6 +288,7 @@ def stored_run(row: Any) -> StoredRun:
         "session_position",
         "session_items_stored",
         "timeout_seconds",
+        "executed_seconds",
         "deadline_at",
         "last_agent",
     )

@@ -14,17 +14,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from timestep.records import FINISHED, RunRequest, RunStatus, TokenUsage
+from timestep.records import FINISHED, Approval, RunRequest, RunStatus, TokenUsage
 from timestep.run_state.envelope import Snapshot
 from timestep.store.agents import AgentDefinition, insert_definitions
-from timestep.store.approvals import ASKED_COLUMNS, Approval, approval_values
+from timestep.store.approvals import ASKED_COLUMNS, approval_values, consume
 from timestep.store.connection import one_statement
-from timestep.store.run_states import SNAPSHOT_COLUMNS
+from timestep.store.run_states import DIGEST, SNAPSHOT_COLUMNS, latest_of_run
 from timestep.store.runs import StoredRun, get_stored_run, request_values, stored_run
 from timestep.store.sessions import read_items
 from timestep.store.tables import JSON, approvals, insert_rows, runs, tool_calls, usage
 from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
-from timestep.store.tool_calls import ToolCall, tool_call_values
+from timestep.store.tool_calls import FINISH_RESERVED, ToolCall, tool_call_values
 from timestep.store.usage import COLUMNS as USAGE_COLUMNS
 from timestep.store.usage import ModelCallUsage, usage_values
 
@@ -70,13 +70,14 @@ _SUM = "(select coalesce(sum(x), 0) from unnest(cast(:used_{} as bigint[])) x)"
 _CLOSE_RUN = f"""
 with closed as (
   update timestep.runs as r set
-    status = :status, reason = :reason, closed_segment = :segment, output = :output, error = :error,
+    status = :status, reason = :reason, closed_segment = :segment, segment = :next_segment,
+    attempt = case when :next_segment > :segment then 0 else r.attempt end, output = :output, error = :error,
     last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
     executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
-    session_items_stored = case when :status = 'failed' then r.session_items_stored + :items_count else 0 end,
+    session_items_stored = case when :is_repeated then r.session_items_stored + :items_count else 0 end,
     {", ".join(f"{name} = r.{name} + {_SUM.format(name)}" for name in _COUNTERS)}
   where r.id = :id and r.status = 'running' and r.closed_segment < :segment returning r.id
-), called as ({insert_rows(tool_calls, CALL_COLUMNS, "calls", same=_SAME, after="closed")}
+), called as ({insert_rows(tool_calls, CALL_COLUMNS, "calls", same=_SAME, after="closed", conflict=FINISH_RESERVED)}
 ), counted as ({insert_rows(usage, USAGE_COLUMNS, "used", same=_SAME, after="closed")}
 )"""
 
@@ -92,40 +93,75 @@ _ADD_ITEMS = """, taken as (
 )"""
 
 _ADD_SNAPSHOT = f""", snapshots as (
-  insert into timestep.run_states ({", ".join(SNAPSHOT_COLUMNS)})
-  select {", ".join(":state_" + name for name in SNAPSHOT_COLUMNS)} from closed
+  insert into timestep.run_states ({", ".join(SNAPSHOT_COLUMNS)}, digest)
+  select {", ".join(":state_" + name for name in SNAPSHOT_COLUMNS)}, {DIGEST.format("cast(:state_state as text)")}
+  from closed
+)"""
+
+_DROP_CHECKPOINTS = """, dropped as (
+  delete from timestep.run_states using closed
+  where run_id = closed.id and kind = 'checkpoint' and not is_saved and segment < :segment
 )"""
 
 _ADD_QUESTIONS = f""", questions as ({insert_rows(approvals, ASKED_COLUMNS, "asked", after="closed")}
 )"""
 
 _TYPES = {
-    **dict.fromkeys(("output", "error", "items", "state_state", "state_output", "state_held_items"), JSON),
+    **dict.fromkeys(("output", "error", "items"), JSON),
+    **dict.fromkeys(("state_state", "state_output", "state_held_items", "state_mcp_tools"), JSON),
     **dict.fromkeys(("status", "session_id"), sa.Text()),
+    **dict.fromkeys(("segment", "next_segment"), sa.Integer()),
     "items_count": sa.BigInteger(),
+    "is_repeated": sa.Boolean(),
 }
+
+_END = " select count(*) from closed"
+_END_AND_CONTINUE = " select count(timestep.enqueue_segment(id, :next_segment)) from closed"
 
 
 @functools.cache
 def _close_statement(*parts: str) -> sa.TextClause:
     """Return the closing statement of the parts that a segment needs; short ones are parsed once by the driver."""
-    text = _CLOSE_RUN + "".join(parts) + " select count(*) from closed"
+    text = _CLOSE_RUN + "".join(parts)
     typed = {name: kind for name, kind in _TYPES.items() if re.search(rf":{name}\b", text)}
     return sa.text(text).bindparams(*(sa.bindparam(name, type_=kind) for name, kind in typed.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
+class Used:
+    """What a run has used. `unpriced` is a model whose price is unknown, or None; the cost is then more than that."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    cost_micro_usd: int = 0
+    unpriced: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class StartedSegment:
-    """What a segment starts from. `is_closed`: it has ended before, and the row says how."""
+    """What a segment starts from. `is_closed`: it has ended before, and the row says how.
+
+    `snapshot` is the newest with which a segment of the run ended, `decisions` are all that the run asked before, and
+    `used` is what it had used at the snapshot, when it has limits.
+    """
 
     stored: StoredRun
     history: list[dict[str, Any]]
     is_closed: bool
+    snapshot: Snapshot | None = None
+    decisions: Sequence[Approval] = ()
+    used: Used | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Closing:
-    """Everything that the closing transaction of a segment stores."""
+    """Everything that the closing transaction of a segment stores.
+
+    `continues`: the run goes on at once in the next segment, from the snapshot. `is_repeated`: the next segment, if
+    there is one, repeats this one from a copy of its journal, and brings its session items again.
+    """
 
     run_id: str
     segment: int
@@ -140,6 +176,8 @@ class Closing:
     tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
     model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
     approvals: Sequence[Approval] = field(default_factory=tuple)
+    continues: bool = False
+    is_repeated: bool = False
 
 
 @one_statement
@@ -185,7 +223,17 @@ def start_segment(
     history: list[dict[str, Any]] = []
     if not is_closed and stored.run.session_id and stored.session_position:
         history = read_items(connection, stored.run.session_id, up_to_position=stored.session_position)
-    return StartedSegment(stored=stored, history=history, is_closed=is_closed)
+    if is_closed or segment == 1:
+        return StartedSegment(stored=stored, history=history, is_closed=is_closed, used=Used())
+    snapshot = latest_of_run(connection, run_id)
+    return StartedSegment(
+        stored=stored,
+        history=history,
+        is_closed=False,
+        snapshot=snapshot,
+        decisions=consume(connection, run_id, before_segment=segment),
+        used=_used(connection, stored, until=(snapshot.segment if snapshot is not None else None) or 0),
+    )
 
 
 @one_statement
@@ -206,6 +254,8 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
         "error": closing.error,
         "last_agent": closing.last_agent,
         "items_count": len(items),
+        "next_segment": closing.segment + 1 if closing.continues else closing.segment,
+        "is_repeated": closing.is_repeated,
     }
     values |= tool_call_values(closing.tool_calls) | usage_values(fresh)
     parts: list[str] = []
@@ -214,11 +264,20 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
         values |= {"session_id": closing.session_id, "items": items}
     if closing.snapshot is not None:
         parts.append(_ADD_SNAPSHOT)
+        if closing.segment > 1:
+            parts.append(_DROP_CHECKPOINTS)
         values |= {f"state_{name}": getattr(closing.snapshot, name) for name in SNAPSHOT_COLUMNS}
     if closing.approvals:
         parts.append(_ADD_QUESTIONS)
         values |= approval_values(closing.approvals)
+    parts.append(_END_AND_CONTINUE if closing.continues else _END)
     return connection.execute(_close_statement(*parts), values).scalar_one() == 1
+
+
+def enqueue_segment(connection: sa.Connection, run_id: str, segment: int, *, is_copy: bool = False) -> None:
+    """Enqueue a segment of a run, which may have been enqueued before; `is_copy`: from a copy of the journal."""
+    query = sa.text("select timestep.enqueue_segment(:run_id, :segment, :is_copy)")
+    connection.execute(query, {"run_id": run_id, "segment": segment, "is_copy": is_copy})
 
 
 def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:
@@ -227,3 +286,28 @@ def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallU
         return list(closing.model_calls)
     known = set(connection.execute(sa.select(usage.c.step).where(usage.c.run_id == closing.run_id)).scalars())
     return [call for call in closing.model_calls if call.step not in known]
+
+
+def _used(connection: sa.Connection, stored: StoredRun, *, until: int) -> Used | None:
+    """Return what the segments up to `until` have used, of a run that has limits."""
+    if stored.request.limits is None:
+        return None
+    of_run = usage.c.run_id == stored.run.run_id, usage.c.segment <= until
+    total = sa.select(
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(usage.c.input_tokens + usage.c.output_tokens), 0),
+        sa.func.coalesce(sa.func.sum(usage.c.cost_micro_usd), 0),
+        sa.func.max(sa.func.coalesce(usage.c.model, "")).filter(usage.c.cost_micro_usd.is_(None)),
+    ).where(*of_run)
+    turns, tokens, cost, unpriced = connection.execute(total).one()
+    calls = sa.select(sa.func.count()).where(
+        tool_calls.c.run_id == stored.run.run_id, tool_calls.c.segment <= until, tool_calls.c.finished_at.is_not(None)
+    )
+    return Used(
+        turns=turns,
+        tool_calls=connection.execute(calls).scalar_one(),
+        tokens=int(tokens),
+        cost_micro_usd=int(cost),
+        unpriced=unpriced,
+        seconds=stored.executed_seconds,
+    )

@@ -205,6 +205,17 @@ run_states = sa.Table(
     sa.Column("state", JSON, nullable=False, comment="The writer's own RunState JSON, untouched."),
     sa.Column("output", JSON, comment="Final output, which a Python RunState does not keep."),
     sa.Column("held_items", JSON, comment="Session items of an unfinished turn, held back until it is finished."),
+    sa.Column("mcp_tools", JSON, comment="Tool lists of MCP servers by server name, as the run last saw them."),
+    sa.Column("digest", sa.Text, comment="SHA-256 of the text of `state` in UTF-8, in hexadecimal."),
+    sa.Column(
+        "is_saved",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="True when a program saved it; false when a segment ended with it.",
+    ),
+    sa.Column("resumed_by", sa.Text, comment="Run that went on from it, or `plain` for a run without an id."),
+    _time("resumed_at", "When it was resumed; a snapshot is resumed once."),
     sa.Column(
         "is_active",
         sa.Boolean,
@@ -244,7 +255,29 @@ tool_calls = sa.Table(
     ),
     _time("started_at", "When the recorded attempt started."),
     _time("finished_at", "When the recorded attempt finished."),
-    comment="Tool calls of closed segments.",
+    comment="Tool calls of closed segments, and calls that were reserved before they started.",
+)
+
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True, comment="The run."),
+    sa.Column("number", sa.Integer, primary_key=True, comment="Number of the segment, from 2 on: 1 needs no row."),
+    sa.Column(
+        "first_offset",
+        sa.BigInteger,
+        nullable=False,
+        comment="Offset, counted over the run, of the segment's first stream entry.",
+    ),
+    sa.Column(
+        "copied_entries",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Stream entries that were copied from the segment before, with its journal; readers skip them.",
+    ),
+    _time("started_at", "When it started.", nullable=False, default_now=True),
+    comment="Segments after the first, of runs with a stream.",
 )
 
 approvals = sa.Table(
@@ -253,6 +286,14 @@ approvals = sa.Table(
     sa.Column("id", sa.Text, primary_key=True, comment="Approval id."),
     sa.Column("run_id", sa.Text, nullable=False, index=True, comment="The run that waits."),
     sa.Column("segment", sa.Integer, nullable=False, comment="Segment that ended with this question."),
+    sa.Column("place", sa.Integer, nullable=False, server_default="0", comment="Order within the segment, from 0."),
+    sa.Column(
+        "kind",
+        sa.Text,
+        nullable=False,
+        server_default="approval",
+        comment="approval, question, outcome_unknown or limit.",
+    ),
     sa.Column("session_id", sa.Text, comment="Session of the run."),
     sa.Column("agent", sa.Text, nullable=False, comment="Agent that asked for the call."),
     sa.Column("tool", sa.Text, nullable=False, comment="Name of the tool."),
@@ -264,7 +305,7 @@ approvals = sa.Table(
         sa.Text,
         nullable=False,
         server_default="open",
-        comment="open, approved, rejected or expired.",
+        comment="open, approved, rejected, answered or expired.",
     ),
     sa.Column(
         "is_sticky",
@@ -273,13 +314,18 @@ approvals = sa.Table(
         server_default=sa.false(),
         comment="True when the decision holds for the rest of the run.",
     ),
+    sa.Column("call_key", sa.Text, comment="Key of the call whose outcome is unknown, as in tool_calls."),
+    sa.Column("details", JSON, comment="What is asked: question and choices, what is known, or the limit."),
+    sa.Column("answer", JSON, comment="The person's answer: text, the outcome that was found, or new limits."),
+    sa.Column("on_expiry", sa.Text, comment="What expiry does: reject the call, or fail the run."),
     sa.Column("decided_by", sa.Text, comment="Who decided."),
     sa.Column("reason", sa.Text, comment="What the model is told after a rejection."),
     _time("asked_at", "When the run was interrupted.", nullable=False, default_now=True),
     _time("expires_at", "When the question expires."),
     _time("decided_at", "When it was decided."),
     _time("consumed_at", "When a segment started with the decision."),
-    comment="Decisions about tool calls: who, when, about which arguments.",
+    sa.Index("approvals_by_status", "status", "expires_at"),
+    comment="What runs wait for, and what was decided: who, when, about which arguments.",
 )
 
 usage = sa.Table(
@@ -326,13 +372,19 @@ executors = sa.Table(
 
 
 def insert_rows(
-    table: sa.Table, columns: Sequence[str], prefix: str, *, same: Mapping[str, str] | None = None, after: str = ""
+    table: sa.Table,
+    columns: Sequence[str],
+    prefix: str,
+    *,
+    same: Mapping[str, str] | None = None,
+    after: str = "",
+    conflict: str = "do nothing",
 ) -> str:
     """Return SQL that inserts rows which come as parameters, one array for each column; those that are there stay.
 
     One round trip for any number of rows, and unlike `json_populate_recordset` it takes NUL in JSON. `same` gives the
     SQL of columns that are the same in all rows. With `after`, the name of a common table expression, nothing is
-    inserted when that is empty.
+    inserted when that is empty. `conflict` is the SQL of what happens to rows that are there.
     """
     same = same or {}
     varying = [name for name in columns if name not in same]
@@ -341,7 +393,7 @@ def insert_rows(
     source = f"{after}, " if after else ""
     return (
         f"insert into {table.fullname} ({', '.join(columns)}) select {values} "
-        f"from {source}unnest({arrays}) as {prefix} ({', '.join(varying)}) on conflict do nothing"
+        f"from {source}unnest({arrays}) as {prefix} ({', '.join(varying)}) on conflict {conflict}"
     )
 
 

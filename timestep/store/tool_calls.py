@@ -1,4 +1,4 @@
-"""Tool calls of closed segments: `tool_calls`."""
+"""Tool calls: `tool_calls`, those of closed segments, and those that are reserved before they start."""
 
 from __future__ import annotations
 
@@ -32,13 +32,44 @@ class ToolCall:
 
 
 COLUMNS = tuple(ToolCall.__dataclass_fields__)
-_INSERT = sa.text(insert_rows(tool_calls, COLUMNS, "calls"))
+FINISH_RESERVED = """(run_id, call_key) do update set
+  segment = excluded.segment, result = excluded.result, error = excluded.error, attempt = excluded.attempt,
+  started_at = excluded.started_at, finished_at = excluded.finished_at
+where timestep.tool_calls.finished_at is null"""
+"""What becomes of a row that is there already: a reserved call is finished, a finished one stays."""
+
+_INSERT = sa.text(insert_rows(tool_calls, COLUMNS, "calls", conflict=FINISH_RESERVED))
+_RESERVE = sa.text(
+    insert_rows(tool_calls, COLUMNS, "calls", conflict="(run_id, call_key) do nothing") + " returning call_key"
+)
 
 
 def insert_tool_calls(connection: sa.Connection, calls: Sequence[ToolCall]) -> None:
     """Store the calls; those that are there already stay as they are. May be repeated."""
     if calls:
         connection.execute(_INSERT, tool_call_values(calls))
+
+
+def reserve_call(connection: sa.Connection, call: ToolCall) -> ToolCall:
+    """Store a call that is about to start; return it, or the row of an earlier start."""
+    if connection.execute(_RESERVE, tool_call_values([call])).first() is not None:
+        return call
+    return get_call(connection, call.run_id, call.call_key)
+
+
+def restart_call(connection: sa.Connection, call: ToolCall) -> None:
+    """Note that a call starts again: one that a person has settled, or that had failed. May be repeated."""
+    change = sa.update(tool_calls).where(tool_calls.c.run_id == call.run_id, tool_calls.c.call_key == call.call_key)
+    again = {"segment": call.segment, "attempt": call.attempt, "started_at": call.started_at}
+    connection.execute(change.values(again | {"finished_at": None, "result": None, "error": None}))
+
+
+def get_call(connection: sa.Connection, run_id: str, call_key: str) -> ToolCall:
+    """Return one call, finished or reserved."""
+    query = sa.select(*(tool_calls.c[name] for name in COLUMNS)).where(
+        tool_calls.c.run_id == run_id, tool_calls.c.call_key == call_key
+    )
+    return ToolCall(**connection.execute(query).mappings().one())
 
 
 def tool_call_values(calls: Sequence[ToolCall]) -> dict[str, list[Any]]:

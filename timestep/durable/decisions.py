@@ -1,0 +1,95 @@
+"""Decisions between the rows of `approvals` and the SDK's RunState: from rows to a state, and from a state to rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents import RunState
+
+from timestep.durable import agents_seam
+from timestep.errors import SnapshotMismatchError
+from timestep.records import Approval, ApprovalStatus
+from timestep.store.json_text import storable_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateDecision:
+    """What a RunState says about one of its interruptions; `status` is `open` when nothing was decided."""
+
+    call_id: str
+    digest: str
+    status: ApprovalStatus
+    always: bool = False
+    reason: str | None = None
+
+
+def digest_of_arguments(arguments: str) -> str:
+    """Return the SHA-256 by which a decision is bound to the arguments that were shown."""
+    return hashlib.sha256(arguments.encode(errors="surrogatepass")).hexdigest()
+
+
+def call_id_of(item: Any) -> str:
+    """Return the call id of an interruption, as it is stored."""
+    raw = item.raw_item
+    value = raw.get("call_id") or raw.get("id") if isinstance(raw, dict) else getattr(raw, "call_id", None)
+    return storable_text(str(value or ""))
+
+
+def apply_decisions(state: RunState[Any], decisions: Sequence[Approval]) -> None:
+    """Approve and reject the interruptions of a state as people have decided.
+
+    Raises:
+        SnapshotMismatchError: the interruptions are not those that were decided, or one is still open.
+    """
+    items = state.get_interruptions()
+    if len(items) != len(decisions):
+        raise SnapshotMismatchError(f"The snapshot waits for {len(items)} decisions, {len(decisions)} were asked for.")
+    for item, decision in zip(items, sorted(decisions, key=lambda each: each.place), strict=True):
+        if (
+            call_id_of(item) != decision.call_id
+            or digest_of_arguments(item.arguments or "") != decision.arguments_digest
+        ):
+            raise SnapshotMismatchError(
+                f"The call {decision.call_id!r} of {decision.tool!r} in the snapshot has other arguments than those "
+                "that were decided."
+            )
+        _apply(state, item, decision)
+
+
+def decisions_of_state(state: RunState[Any]) -> list[StateDecision]:
+    """Return what a program has decided on a state, for each interruption in its order."""
+    found: list[StateDecision] = []
+    for item in state.get_interruptions():
+        is_approved, is_sticky, reason = agents_seam.decision_about(state, item)
+        status: ApprovalStatus = "open" if is_approved is None else "approved" if is_approved else "rejected"
+        found.append(
+            StateDecision(
+                call_id=call_id_of(item),
+                digest=digest_of_arguments(item.arguments or ""),
+                status=status,
+                always=is_sticky,
+                reason=reason,
+            )
+        )
+    return found
+
+
+def _apply(state: RunState[Any], item: Any, decision: Approval) -> None:
+    match decision.status:
+        case "approved":
+            state.approve(item, always_approve=decision.is_sticky)
+        case "rejected":
+            state.reject(item, always_reject=decision.is_sticky, rejection_message=decision.reason)
+        case "answered":  # the answer stands in the place of the tool's result; its body does not run
+            state.reject(item, rejection_message=_text(decision.answer))
+        case "expired":
+            state.reject(item, rejection_message=f"Nobody decided about this call of {decision.tool} in time.")
+        case "open":
+            raise SnapshotMismatchError(f"The call {decision.call_id!r} of {decision.tool!r} is not decided.")
+
+
+def _text(answer: Any) -> str:
+    return answer if isinstance(answer, str) else str(answer)

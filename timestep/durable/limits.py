@@ -1,0 +1,71 @@
+"""The limits of a run, checked inside each `model_turn` step before the model is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from timestep.durable.halt import Halted, Question
+from timestep.durable.scope import Scope, Segment
+from timestep.records import LIMITS, Approval, RunLimits
+from timestep.store.segments import Used
+
+
+def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
+    """Return what the run had used before a model call, to be recorded with it; None when the run has no limits.
+
+    Raises:
+        Halted: a limit is reached.
+    """
+    segment = scope.segment
+    if segment.limits is None:
+        return None
+    used = used_by(segment)
+    values = {
+        "max_turns": used.turns,
+        "max_tool_calls": used.tool_calls,
+        "max_tokens": used.tokens,
+        "max_cost_micro_usd": used.cost_micro_usd,
+        "max_seconds": round(used.seconds, 3),
+    }
+    for name in LIMITS:
+        limit, value = getattr(segment.limits, name), values[name]
+        unpriced = used.unpriced if name == "max_cost_micro_usd" else None
+        if limit is None or (value < limit and unpriced is None):
+            continue
+        message = f"The run has reached its limit {name}={limit}: it has used {value}."
+        if unpriced is not None:
+            message = f"The price of {unpriced or 'a model'} is not known, so {name}={limit} cannot be kept."
+        details = {"limit": name, "value": limit, "used": value, "message": message}
+        fails = segment.limits.on_limit == "fail"
+        raise Halted(Question(kind="limit", agent=agent, call_key=name, details=details, is_fatal=fails))
+    return values
+
+
+def used_by(segment: Segment) -> Used:
+    """Return what a run has used up to now: before the segment, and in its recorded steps."""
+    before, turns = segment.used, segment.record.model_turns
+    costs = [turn["envelope"].get("cost_micro_usd") for turn in turns]
+    unpriced = next(
+        (turn["envelope"].get("model") or "" for turn, cost in zip(turns, costs, strict=True) if cost is None), None
+    )
+    return Used(
+        turns=before.turns + len(turns),
+        tool_calls=before.tool_calls + len(segment.record.tool_calls),
+        tokens=before.tokens + sum(turn["usage"].input_tokens + turn["usage"].output_tokens for turn in turns),
+        cost_micro_usd=before.cost_micro_usd + sum(cost or 0 for cost in costs),
+        unpriced=before.unpriced if before.unpriced is not None else unpriced,
+        seconds=before.seconds + time.monotonic() - segment.started_at,
+    )
+
+
+def limits_with(limits: RunLimits | None, decisions: Sequence[Approval]) -> RunLimits | None:
+    """Return the limits of a run after what people have raised."""
+    if limits is None:
+        return None
+    for decision in decisions:
+        if decision.kind == "limit" and decision.status == "answered":
+            limits = dataclasses.replace(limits, **decision.answer["limits"])
+    return limits

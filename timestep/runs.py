@@ -1,0 +1,297 @@
+"""Every verb on runs, for programs that do not execute them: over DBOS's client and the store, launching nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
+from sqlalchemy.exc import IntegrityError
+
+from timestep.errors import RunNotFoundError, RunStateError
+from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
+from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
+from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
+from timestep.store import runs as store
+from timestep.store.connection import Database
+from timestep.store.json_text import dump_json
+from timestep.store.runs import StoredRun, insert_run
+
+POLL_SECONDS = 0.1
+SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
+
+
+def connect_client(database: Database, *, name: str) -> DBOSClient:
+    """Return a client of DBOS for the application `name`, on the connections of `database`.
+
+    Both schemas must be there. It reads and writes JSON; pickles are refused.
+    """
+    refuse_pickles()
+    return DBOSClient(
+        system_database_url=sqlalchemy_url(database),
+        system_database_engine=database.engine,
+        dbos_system_schema=DBOS_SCHEMA,
+        serializer=JournalSerializer(),
+        use_listen_notify=True,
+        application_name=name,
+    )
+
+
+def sqlalchemy_url(database: Database) -> str:
+    """Return the database's url as SQLAlchemy writes it."""
+    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def digest_of(request: RunRequest) -> str:
+    """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
+    same = {
+        "agent": request.agent,
+        "input": request.input_items,
+        "session": request.session_id,
+        "context": request.context,
+    }
+    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
+
+
+def enqueue_run(
+    connection: sa.Connection,
+    client: DBOSClient,
+    request: RunRequest,
+    *,
+    input_digest: str,
+    queue: str = DEFAULT_QUEUE,
+    priority: int | None = None,
+    deduplication_id: str | None = None,
+    delay_seconds: float | None = None,
+) -> bool:
+    """Store a run and enqueue its first segment in one transaction; return False when its id is there already."""
+    if not insert_run(connection, request, input_digest=input_digest, queue=queue):
+        return False
+    options: EnqueueOptions = {
+        "workflow_name": WORKFLOW_AGENT_RUN,
+        "queue_name": queue,
+        "workflow_id": request.run_id,
+    }
+    if priority is not None:
+        options["priority"] = priority
+    if deduplication_id is not None:
+        options["deduplication_id"] = deduplication_id
+    if delay_seconds is not None:
+        options["delay_seconds"] = delay_seconds
+    client.enqueue_in_transaction(connection, options, {"agent": request.agent})
+    return True
+
+
+async def wait_run(
+    database: Database,
+    run_id: str,
+    *,
+    until: Collection[RunStatus] = SETTLED,
+    poll_seconds: float = POLL_SECONDS,
+    is_starting: bool = False,
+) -> StoredRun:
+    """Return a run when its status is in `until`: it has ended, or waits for a person, when absent.
+
+    `is_starting`: its row may still be to come.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    while True:
+        stored = await database.run_until_done(store.find_stored_run, run_id)
+        if stored is None and not is_starting:
+            raise RunNotFoundError(f"There is no run {run_id!r}.")
+        if stored is not None and stored.run.status in until:
+            return stored
+        await asyncio.sleep(poll_seconds)
+
+
+async def wait_started(database: Database, run_id: str) -> int:
+    """Return the number of a run's newest segment when it has started; waits for a run that is to come."""
+    while True:
+        stored = await database.run_until_done(store.find_stored_run, run_id)
+        if stored is not None and stored.run.status != "queued":
+            return stored.run.segment
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
+    """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
+
+    What it had stays: the journal of its segment, from which `resume_run` goes on. May be repeated.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunStateError: it has ended.
+    """
+    before = database.run_sync(store.mark_cancelled, run_id, reason=reason)
+    stored = before or database.run_sync(store.get_stored_run, run_id)
+    if before is None and stored.run.status != "cancelled":
+        raise RunStateError(
+            f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
+            hint="Look at it with `timestep runs show`.",
+        )
+    client.cancel_workflow(segment_id(run_id, stored.run.segment))
+    return stored.run
+
+
+def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
+    """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
+
+    A cancelled or parked run goes on in the same segment, from its last finished step. A failed run gets a new segment
+    with a copy of the journal before the failure. `max_turns` raises the limit of a run that has reached it.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunStateError: it is running, queued, has succeeded, or waits for a decision.
+    """
+    stored = database.run_sync(store.get_stored_run, run_id)
+    run = stored.run
+    is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
+    current = segment_id(run_id, run.segment)
+    if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
+        if not database.run_sync(store.mark_waiting, run_id):
+            raise _changed(run_id)
+    elif run.status == "cancelled" or is_parked:
+        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+        if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
+            raise _changed(run_id)
+        client.resume_workflow(current)
+    elif run.status == "failed" and run.reason == "approval_expired":
+        if not database.run_sync(store.ask_again, run_id):
+            raise _changed(run_id)
+    elif run.status == "failed":
+        _fork(database, client, stored, max_turns=max_turns)
+    else:
+        hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
+        raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
+    return run
+
+
+def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
+    """Start a new segment of a failed run from a copy of its journal, without the steps that failed at its end."""
+    run = stored.run
+    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+    # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
+    copy_journal(client, run.run_id, run.segment + 1)
+    database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
+
+
+def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
+    """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
+
+    A failed step at the very end is left out: it is what the new segment tries again.
+    """
+    source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
+    steps = client.list_workflow_steps(source)
+    start = 1
+    if steps:
+        last = steps[-1]
+        has_failed = isinstance(last["output"], dict) and "error" in last["output"]
+        start = last["function_id"] if has_failed else last["function_id"] + 1
+    with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # it may be there from an earlier try
+        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE)
+    return following
+
+
+def list_steps(client: DBOSClient, run: Run) -> list[Step]:
+    """Return the recorded steps of a run, segment by segment, in the order of their ids."""
+    return [
+        _step(segment, info)
+        for segment in range(1, run.segment + 1)
+        for info in client.list_workflow_steps(segment_id(run.run_id, segment))
+    ]
+
+
+def find_runs(
+    database: Database,
+    *,
+    statuses: Sequence[RunStatus] = (),
+    agent: str | None = None,
+    session_id: str | None = None,
+    id_prefix: str | None = None,
+    limit: int = 50,
+) -> list[Run]:
+    """Return runs, the newest first."""
+    return database.run_sync(
+        store.list_runs, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
+    )
+
+
+def full_run_id(database: Database, text: str) -> str:
+    """Return the id of the one run whose id is `text` or begins with it.
+
+    Raises:
+        RunNotFoundError: there is none, or more than one.
+    """
+    if database.run_sync(store.find_stored_run, text) is not None:
+        return text
+    found = find_runs(database, id_prefix=text, limit=4)
+    if len(found) == 1:
+        return found[0].run_id
+    if not found:
+        raise RunNotFoundError(f"There is no run {text!r}.")
+    names = ", ".join(run.run_id for run in found[:3])
+    raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {key: _sorted(fields[key]) for key in sorted(fields)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _step(segment: int, info: StepInfo) -> Step:
+    output = info["output"]
+    envelope: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {"ok": output}
+    started = envelope.get("started_at") or (info["started_at_epoch_ms"] or 0) / 1000
+    finished = envelope.get("finished_at") or (info["completed_at_epoch_ms"] or 0) / 1000
+    if "seconds" in envelope:
+        finished = started + envelope["seconds"]
+    error = envelope.get("error") or (encode_error(info["error"]) if info["error"] is not None else None)
+    result, kind = envelope.get("ok"), kind_of_step(info["function_name"])
+    return Step(
+        segment=segment,
+        step_id=info["function_id"],
+        name=info["function_name"],
+        kind=kind,
+        started_at=datetime.fromtimestamp(started, UTC) if started else None,
+        finished_at=datetime.fromtimestamp(finished, UTC) if finished else None,
+        result=result,
+        error=error,
+        attempt=envelope.get("attempt", 1),
+        usage=_usage(result) if kind == "model_turn" else None,
+        model=envelope.get("model") if kind == "model_turn" else None,
+    )
+
+
+def _usage(response: Any) -> TokenUsage | None:
+    used = response.get("usage") if isinstance(response, dict) else None
+    if not isinstance(used, dict):
+        return None
+    given = cast("dict[str, Any]", used)
+    return TokenUsage(
+        requests=given.get("requests") or 1,
+        input_tokens=given.get("input_tokens") or 0,
+        cached_tokens=(given.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        output_tokens=given.get("output_tokens") or 0,
+        reasoning_tokens=(given.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+    )
+
+
+def _changed(run_id: str) -> RunStateError:
+    return RunStateError(f"The run {run_id!r} changed at this moment.", hint="Look at it, then try again.")
+
+
+__all__ = [
+    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "list_steps", "resume_run",
+    "sqlalchemy_url", "wait_run",
+]  # fmt: skip
