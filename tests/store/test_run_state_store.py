@@ -105,7 +105,7 @@ async def test_clearing_hides_the_states_and_keeps_them(process_database: Databa
     await other.save(state)
     run_snapshot = process_database.run_sync(latest_snapshot, store.session_id)
     assert run_snapshot is not None
-    process_database.run_sync(save_snapshot, dataclasses.replace(run_snapshot, run_id="run"))
+    process_database.run_sync(save_snapshot, dataclasses.replace(run_snapshot, run_id="run", is_saved=False))
 
     await store.clear()
     await store.clear()

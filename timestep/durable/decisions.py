@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents import RunState
+from agents import ModelBehaviorError, RunState
 
 from timestep.durable import agents_seam
-from timestep.errors import SnapshotMismatchError
+from timestep.errors import ApprovalChangedError, SnapshotMismatchError
 from timestep.records import Approval, ApprovalStatus
 from timestep.store.json_text import storable_text
 
@@ -60,10 +60,19 @@ def apply_decisions(state: RunState[Any], decisions: Sequence[Approval]) -> None
 
 
 def decisions_of_state(state: RunState[Any]) -> list[StateDecision]:
-    """Return what a program has decided on a state, for each interruption in its order."""
+    """Return what a program has decided on a state, for each interruption in its order.
+
+    Raises:
+        ApprovalChangedError: a call was changed after the decision about it.
+    """
     found: list[StateDecision] = []
     for item in state.get_interruptions():
-        is_approved, is_sticky, reason = agents_seam.decision_about(state, item)
+        try:
+            is_approved, is_sticky, reason = agents_seam.decision_about(state, item)
+        except ModelBehaviorError as error:  # the SDK knows the call with other arguments
+            raise ApprovalChangedError(
+                f"The call {call_id_of(item)!r} of {item.name!r} was changed after it was decided: {error}"
+            ) from error
         status: ApprovalStatus = "open" if is_approved is None else "approved" if is_approved else "rejected"
         found.append(
             StateDecision(

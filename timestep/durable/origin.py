@@ -7,6 +7,8 @@ from typing import Any
 
 from agents import RunState
 
+from timestep.run_state.envelope import Snapshot
+
 _MARK = "_timestep_origin"
 
 
@@ -34,3 +36,14 @@ def with_origin(state: RunState[Any], origin: Origin | None) -> RunState[Any]:
     """Note on a state where it comes from. It is not part of the state's JSON."""
     vars(state)[_MARK] = origin
     return state
+
+
+def origin_of_snapshot(snapshot: Snapshot) -> Origin:
+    """Return the origin of the state of a stored snapshot."""
+    return Origin(
+        run_id=snapshot.run_id,
+        segment=snapshot.segment,
+        snapshot_id=snapshot.id,
+        is_final=snapshot.kind == "final",
+        output=snapshot.output,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
+from timestep.durable.origin import Origin, origin_of, origin_of_snapshot, with_origin
 from timestep.errors import InvalidInputError, RunStateNotFoundError
 from timestep.ids import check_session_id, new_session_id
 from timestep.run_state.envelope import Snapshot, python_snapshot
@@ -69,7 +70,8 @@ class RunStateStore:
         snapshot = await database.run(store.latest_snapshot, self.session_id)
         if snapshot is None:
             raise RunStateNotFoundError(f"No run state is stored under the session {self.session_id!r}.")
-        return await RunState.from_json(self.agent, check_readable(snapshot).state)
+        state = await RunState.from_json(self.agent, check_readable(snapshot).state)
+        return with_origin(state, origin_of_snapshot(snapshot))
 
     async def clear(self) -> None:
         """Keep the session's states in the database, but load them no longer. May be called twice."""
@@ -101,8 +103,15 @@ class RunStateStore:
             )
         json_state = state.to_json()
         _refuse_lost_context(json_state)
+        origin = origin_of(state) or Origin()
         return python_snapshot(
-            json_state, agent=self.agent.name, sdk_version=sdk_version, session_id=self.session_id, is_saved=True
+            json_state,
+            agent=self.agent.name,
+            sdk_version=sdk_version,
+            run_id=origin.run_id,
+            session_id=self.session_id,
+            segment=origin.segment,
+            is_saved=True,
         )
 
     async def _open(self) -> Database:
