@@ -13,16 +13,13 @@ from pydantic import TypeAdapter
 
 from timestep.durable.decisions import call_id_of, digest_of_arguments
 from timestep.durable.engine import engine
-from timestep.durable.halt import Question
+from timestep.durable.halt import error_of
 from timestep.durable.run import Outcome
 from timestep.durable.scope import Segment
 from timestep.durable.tool_policy import policy_of
 from timestep.errors import (
     InvalidInputError,
-    LimitReachedError,
-    OutcomeUnknownError,
     SnapshotTooLargeError,
-    TimestepError,
     ToolResultError,
 )
 from timestep.records import Approval, RunStatus
@@ -69,15 +66,6 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
         approvals=_questions(outcome, stored, segment) if result is None else _approvals(result, stored, segment),
         continues=outcome.is_checkpoint,
         is_repeated=bool(outcome.questions),
-    )
-
-
-def error_of(question: Question) -> TimestepError:
-    """Return the error with which a run fails that may not ask."""
-    if question.kind == "limit":
-        return LimitReachedError(question.details["message"])
-    return OutcomeUnknownError(
-        f"The call {question.call_id!r} of {question.tool!r} was started, and its process died before it was recorded."
     )
 
 

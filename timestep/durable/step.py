@@ -15,7 +15,7 @@ from dbos import error as dbos_error
 
 from timestep.durable import in_flight
 from timestep.durable.gate import gate
-from timestep.durable.halt import Halted
+from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, check_size
 from timestep.durable.scope import Segment
 from timestep.serializer import decode_error, encode_error
@@ -74,6 +74,8 @@ async def run_step(
     finally:
         halt.end()
     assert question is not None
+    if segment.is_foreign:  # a workflow of the program's own has no run that could wait
+        raise StepFailure(error_of(question))
     raise await halt.ask(question)
 
 
