@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from timestep.records import Approval, ApprovalKind, ApprovalStatus
+from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
 from timestep.store.tables import JSON, approvals, insert_rows, row_values, runs
 
@@ -172,6 +173,7 @@ def list_approvals(
     return [Approval(**row) for row in connection.execute(query).mappings()]
 
 
+@one_statement
 def expired_approvals(connection: sa.Connection) -> list[str]:
     """Return the ids of open approvals of interrupted runs whose time is over."""
     query = (

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from timestep.errors import RunNotFoundError
 from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, TokenUsage
+from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
 
 
@@ -138,12 +139,14 @@ def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: d
     return connection.execute(statement.values(change)).rowcount == 1
 
 
+@one_statement
 def overdue_runs(connection: sa.Connection) -> list[str]:
     """Return the running runs that have reached their time limit."""
     query = sa.select(runs.c.id).where(runs.c.status == "running", runs.c.deadline_at <= sa.func.now())
     return list(connection.execute(query).scalars())
 
 
+@one_statement
 def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) -> list[tuple[str, int]]:
     """Return id and segment of the runs that no executor could take because it did not know their agent."""
     query = sa.select(runs.c.id, runs.c.segment).where(
@@ -152,6 +155,7 @@ def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) ->
     return [(run_id, segment) for run_id, segment in connection.execute(query)]
 
 
+@one_statement
 def unfinished_segments(connection: sa.Connection, *, older_than_seconds: float) -> list[tuple[str, int, RunStatus]]:
     """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows."""
     age = sa.func.now() - sa.cast(f"{older_than_seconds} seconds", sa.Interval)
