@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 from agents import Agent, function_tool
 from agents.testing import function_call
+from dbos import DBOS, SetWorkflowID
 from turns import Turns
 
-from timestep import RunLimits, list_approvals, raise_limits, reject, run_agent_workflow, settle, tool_policy, wait_run
+from timestep import (
+    RunLimits,
+    list_approvals,
+    raise_limits,
+    reject,
+    run_agent,
+    run_agent_workflow,
+    settle,
+    tool_policy,
+    wait_run,
+)
 from timestep.durable.engine import engine as launched
 from timestep.errors import InvalidInputError, OutcomeUnknownError
 from timestep.store.tool_calls import ToolCall, reserve_call
@@ -147,3 +158,24 @@ async def test_retries_and_time_limits_are_inside_the_step(engine: Any, new_id: 
 def test_a_policy_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         tool_policy("pay", **bad)
+
+
+async def test_a_workflow_of_the_program_that_cannot_wait_ends_with_the_error(engine: Any, new_id: str) -> None:
+    done: list[str] = []
+    agent = paying(done, on_crash="ask")
+
+    @DBOS.workflow(name=f"own-{new_id}")
+    async def own() -> str:
+        return (await run_agent(agent, "Buy")).final_output
+
+    with SetWorkflowID(f"first-{new_id}"):
+        assert await own() == "done"
+    [key] = engine.query("select call_key from timestep.tool_calls where run_id = %s", f"first-{new_id}")
+    call = ToolCall(
+        run_id=new_id, call_key=key["call_key"], segment=1, agent="shop", tool="pay", call_id="c1", arguments=""
+    )
+    await launched().database.run(reserve_call, call)
+    agent.model.count = 0  # type: ignore[union-attr] - it is a Turns
+    with SetWorkflowID(new_id), pytest.raises(OutcomeUnknownError, match="c1"):
+        await own()
+    assert done == ["pay 5"]
