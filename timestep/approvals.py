@@ -287,7 +287,7 @@ def _decide_now(
     )
     if made.outcome == "expired":
         connection.commit()  # the expiry itself holds
-    _raise_refused(made, asked)
+    _raise_refused(made, asked, answer=answer)
     stored = store.find_approval(connection, asked.id)
     assert stored is not None
     return stored
@@ -341,7 +341,7 @@ def _check_raised(asked: Approval, raised: dict[str, Any]) -> None:
         )
 
 
-def _raise_refused(made: store.Decision, asked: Approval) -> None:
+def _raise_refused(made: store.Decision, asked: Approval, *, answer: Any) -> None:
     name = f"The {asked.kind.replace('_', ' ')} {asked.id} of run {asked.run_id!r}"
     match made.outcome:
         case "decided":
@@ -362,7 +362,7 @@ def _raise_refused(made: store.Decision, asked: Approval) -> None:
             raise ApprovalChangedError(f"{name} has other arguments than those that were shown: {asked.arguments}.")
         case "not_a_choice":
             choices = ", ".join(repr(choice) for choice in made.choices or ())
-            raise InvalidInputError("The answer is none of the choices.", hint=f"Answer one of {choices}.")
+            raise InvalidInputError(f"The answer {answer!r} is none of the choices.", hint=f"Answer one of {choices}.")
         case "not_allowed":
             _check_kind(asked, ("approval",))
             raise InvalidInputError(f"{name} is no call that can be approved.")
