@@ -117,6 +117,8 @@ async def answer(
         InvalidInputError: the question has choices, and the text is none of them.
         ApprovalError: as in `approve`.
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"An answer is text, not {type(text).__name__}: {text!r}.")
     return await _decide(
         run_id,
         call_id,
@@ -303,23 +305,20 @@ def _find(
             raise ApprovalNotFoundError(f"The run {run_id!r} has no approval {approval_id!r}.")
         _check_kind(found, kinds)
         return found
-    asked = [each for each in store.list_approvals(connection, run_id=run_id, is_waiting=False) if _is(each, call_id)]
-    waiting = [each for each in asked if each.status == "open" and (not kinds or each.kind in kinds)]
+    asked = [each for each in store.open_approvals(connection, run_id) if call_id in (None, each.call_id)]
+    waiting = [each for each in asked if not kinds or each.kind in kinds]
     if len(waiting) > 1:
         ids = ", ".join(each.id for each in waiting)
         what = f"has the call id {call_id!r} in {len(waiting)} open calls" if call_id else f"waits {len(waiting)} times"
         raise AmbiguousCallError(f"The run {run_id!r} {what}: {ids}.")
     if waiting:
         return waiting[0]
-    if asked and call_id is not None:
-        _check_kind(asked[-1], kinds if asked[-1].status == "open" else ())
-        return asked[-1]
+    newest = store.newest_of_call(connection, run_id, call_id) if call_id is not None else None
+    if newest is not None:
+        _check_kind(newest, kinds if newest.status == "open" else ())
+        return newest
     what = f"has no call {call_id!r} that waits" if call_id else "waits for nothing of that kind"
     raise ApprovalNotFoundError(f"The run {run_id!r} {what}.")
-
-
-def _is(approval: Approval, call_id: str | None) -> bool:
-    return call_id is None or approval.call_id == call_id
 
 
 def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:

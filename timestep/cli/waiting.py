@@ -168,10 +168,9 @@ def _by_run(database: Database, run_id: str, call_id: str | None, kinds: Sequenc
         )
     if fitting:
         return fitting[0]
-    if call_id is not None:
-        decided = database.run_sync(store.list_approvals, run_id=run_id, is_waiting=False, limit=1_000_000)
-        if of_call := [each for each in decided if each.call_id == call_id]:
-            return of_call[-1]
+    newest = database.run_sync(store.newest_of_call, run_id, call_id) if call_id is not None else None
+    if newest is not None:
+        return newest
     run = database.run_sync(get_stored_run, run_id).run
     what = f"has no call {call_id!r} that waits" if call_id else "waits for no decision"
     raise ApprovalNotFoundError(

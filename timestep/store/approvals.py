@@ -123,6 +123,14 @@ def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:
     return [Approval(**row) for row in connection.execute(query).mappings()]
 
 
+def newest_of_call(connection: sa.Connection, run_id: str, call_id: str) -> Approval | None:
+    """Return what a run asked last about a call, decided or not; None when it never did."""
+    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.call_id == call_id)
+    newest_first = query.order_by(approvals.c.segment.desc(), approvals.c.place.desc()).limit(1)
+    row = connection.execute(newest_first).mappings().first()
+    return Approval(**row) if row is not None else None
+
+
 def approvals_of_segment(connection: sa.Connection, run_id: str, segment: int) -> list[Approval]:
     """Return what a segment ended with, in the order of the questions, decided or not."""
     query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.segment == segment).order_by(*_ORDER)
