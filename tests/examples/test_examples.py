@@ -13,6 +13,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "scripted.py")
 
 SAID = {
+    "decide_from_the_command_line": [
+        "is interrupted: it waits for refund",
+        "kind      approval",
+        "Approved refund(",
+        "has succeeded: Done: 20 refunded",
+    ],
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],
