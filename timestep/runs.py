@@ -231,7 +231,7 @@ def full_run_id(database: Database, text: str) -> str:
     """
     if database.run_sync(store.find_stored_run, text) is not None:
         return text
-    found = find_runs(database, id_prefix=text, limit=4)
+    found = find_runs(database, id_prefix=text, limit=4) if text else []
     if len(found) == 1:
         return found[0].run_id
     if not found:

@@ -351,6 +351,7 @@ Store = Callable[[Desk], object]
         (lambda desk: None, "approvals reject nonsense call_1", 3, "There is no run 'nonsense'.", "runs list"),
         (lambda desk: None, "approvals list --run nonsense", 3, "There is no run 'nonsense'.", "runs list"),
         (lambda desk: None, "runs answer nonsense S", 3, "There is no approval or run 'nonsense'.", "approvals list"),
+        (lambda desk: desk.waiting("order-43", {}), "runs show ''", 3, "There is no run ''.", "runs list"),
         (lambda desk: desk.waiting("order-43", {}, {}), "approvals approve order-43.", 3,
          "More than one approval or run begins with 'order-43.': order-43.0, order-43.1.", "more of the id"),
         (lambda desk: desk.waiting("order-43", {}, {}), "approvals approve order-43", 2,

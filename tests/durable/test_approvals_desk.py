@@ -290,8 +290,21 @@ async def test_a_cancelled_run_takes_no_decision_until_it_is_resumed(desk: Desk)
         resume_run(desk.database, client, run_id)
     finally:
         client.destroy()
+    assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", "approval")
     await approve(run_id, by="ann", database=desk.database)
     assert desk.run(run_id).status == "queued"
+
+
+async def test_a_run_that_waits_again_says_for_what(desk: Desk) -> None:
+    client = connect_client(desk.database, name="test")
+    try:
+        for asked, reason in ((QUESTION, "approval"), (UNKNOWN, "outcome_unknown"), (LIMIT, "limit")):
+            run_id = desk.waiting(asked, reason=reason)
+            cancel_run(desk.database, client, run_id)
+            resume_run(desk.database, client, run_id)
+            assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", reason)
+    finally:
+        client.destroy()
 
 
 async def test_a_question_takes_one_of_its_choices(desk: Desk) -> None:

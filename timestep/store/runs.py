@@ -107,7 +107,11 @@ def mark_queued(
 def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
     """Let a run that was cancelled while it waited for a decision wait again."""
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "cancelled")
-    change = {"status": "interrupted", "reason": "approval", "finished_at": None}
+    asked = sa.select(sa.case((approvals.c.kind == "question", "approval"), else_=approvals.c.kind)).where(
+        approvals.c.run_id == runs.c.id, approvals.c.segment == runs.c.segment, approvals.c.status == "open"
+    )
+    reason = asked.order_by(approvals.c.place).limit(1).scalar_subquery()
+    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, "approval"), "finished_at": None}
     return connection.execute(statement.values(change)).rowcount == 1
 
 
