@@ -332,7 +332,7 @@ def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:
 
 def _check_raised(asked: Approval, raised: dict[str, Any]) -> None:
     name, used = asked.details["limit"], asked.details["used"]
-    if raised.get(name) is None or (raised[name] <= used and name != "max_cost_micro_usd"):
+    if raised.get(name) is None or raised[name] <= used:
         raise InvalidInputError(
             f"The run {asked.run_id!r} has reached {name}={asked.details['value']} and used {used}; "
             f"the new limit is {raised.get(name)}.",

@@ -124,9 +124,15 @@ async def test_an_unknown_price_is_no_price_of_zero(engine: Any, new_id: str) ->
     [asked] = await list_approvals(new_id)
     assert (asked.details["limit"], done) == ("max_cost_micro_usd", [1])
     assert "not known" in asked.details["message"]
+    await raise_limits(new_id, RunLimits(max_cost_micro_usd=2_000_000), by="alice")
+    assert (await wait_run(new_id)).output == "done"
+    assert done == [1, 2]
 
 
-@pytest.mark.parametrize("bad", [{"max_turns": 0}, {"max_tokens": -1}, {"max_seconds": "5"}, {"on_limit": "stop"}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"max_turns": 0}, {"max_tokens": -1}, {"max_seconds": "5"}, {"max_seconds": float("nan")}, {"on_limit": "stop"}],
+)
 def test_a_limit_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         RunLimits(**bad)
