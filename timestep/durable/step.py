@@ -13,7 +13,7 @@ from typing import Any
 from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
-from timestep.durable import in_flight
+from timestep.durable import dbos_seam, in_flight
 from timestep.durable.gate import gate
 from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, check_size
@@ -83,7 +83,7 @@ async def _run(reservation: StepReservation, name: str, body: Callable[[], Corou
     gate.inside += 1
     running = in_flight.enter(DBOS.workflow_id or "")
     try:
-        return await reservation.run_async({"name": name}, body)
+        return await dbos_seam.run_reserved(reservation, name, body)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."
