@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import agents._run_state_agent_identity as sdk_agent_identity
 import agents.mcp.util as sdk_mcp
 import agents.run_internal.guardrails as sdk_guardrails
 import agents.run_internal.model_retry as sdk_model_retry
@@ -21,6 +22,7 @@ import agents.run_internal.run_loop as sdk_run_loop
 import agents.run_internal.tool_actions as sdk_tool_actions
 import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
+import agents.run_state as sdk_run_state
 import agents.tool as sdk_tool
 from agents import Agent, FunctionTool, RunConfig, RunResultStreaming, RunState, Tool
 from agents.items import ToolApprovalItem
@@ -56,6 +58,8 @@ custom_execute = sdk_tool_actions.CustomToolAction.execute
 apply_patch_execute = sdk_tool_actions.ApplyPatchAction.execute
 computer_capture = sdk_tool_actions.ComputerAction._execute_action_and_capture
 handle_chat_stream = ChatCmplStreamHandler.handle_stream
+build_agent_identity_map = sdk_agent_identity._build_agent_identity_map
+get_ambiguous_agent_ids = sdk_agent_identity._get_ambiguous_agent_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,9 @@ def install(new: Replacements) -> None:
     _set_class_function(sdk_tool_actions.ApplyPatchAction, "execute", new.apply_patch_execute)
     _set_class_function(sdk_tool_actions.ComputerAction, "_execute_action_and_capture", new.computer_capture)
     _set_class_function(ChatCmplStreamHandler, "handle_stream", new.handle_chat_stream)
+    for module in (sdk_agent_identity, sdk_run_state):
+        module._build_agent_identity_map = _build_agent_identity_map
+        module._get_ambiguous_agent_ids = _get_ambiguous_agent_ids
     set_default_agent_runner(new.runner)
 
 
@@ -204,6 +211,23 @@ def set_custom_data(context: Any, value: Any) -> None:
     context._custom_data = value
 
 
+def _build_agent_identity_map(initial_agent: Agent[Any]) -> dict[str, Agent[Any]]:
+    """Return what the SDK returns, at once when no two agents have the same name.
+
+    Only agents of one name are told apart by what they are made of. The SDK describes every agent, six times for each
+    `RunState.to_json`: half of its cost.
+    """
+    reached = list(sdk_agent_identity._iter_agent_graph(initial_agent))
+    by_name = {agent.name: agent for agent in reached}
+    return by_name if len(by_name) == len(reached) else build_agent_identity_map(initial_agent)
+
+
+def _get_ambiguous_agent_ids(initial_agent: Agent[Any]) -> set[int]:
+    reached = list(sdk_agent_identity._iter_agent_graph(initial_agent))
+    is_clear = len({agent.name for agent in reached}) == len(reached)
+    return set() if is_clear else get_ambiguous_agent_ids(initial_agent)
+
+
 def _set_class_function(owner: type, name: str, function: Callable[..., Any]) -> None:
     async def call(cls: type, *arguments: Any, **named: Any) -> Any:
         return await function(*arguments, **named)
@@ -234,6 +258,9 @@ _check(output_guardrail, ["guardrail", "agent", "agent_output", "context"])
 _check(list_mcp_tools, ["server", "run_context", "agent"])
 _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 _check(computer_capture, ["computer", "tool_call"])
+_check(build_agent_identity_map, ["initial_agent"])
+_check(get_ambiguous_agent_ids, ["initial_agent"])
+_check(sdk_agent_identity._iter_agent_graph, ["initial_agent"])
 _check(RunState._find_nested_approval_state, ["self", "approval_item"])
 _check(RunContextWrapper._resolve_approval_keys, ["approval_item"])
 _check(
