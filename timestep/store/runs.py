@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -193,6 +193,13 @@ def find_stored_run(connection: sa.Connection, run_id: str, *, for_update: bool 
     query = sa.select(*runs.c).where(runs.c.id == run_id)
     row = connection.execute(query.with_for_update() if for_update else query).mappings().first()
     return stored_run(row) if row is not None else None
+
+
+@one_statement
+def settled_among(connection: sa.Connection, run_ids: Collection[str]) -> set[str]:
+    """Return which of these runs have ended or wait for a person."""
+    query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status.in_((*FINISHED, "interrupted")))
+    return set(connection.execute(query).scalars())
 
 
 def list_runs(
