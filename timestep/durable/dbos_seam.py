@@ -33,8 +33,8 @@ LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
 
 T = TypeVar("T")
-_journal: SystemDatabase | None = None
-"""DBOS's own reads on connections without transactions."""
+_reader: tuple[SystemDatabase, SystemDatabase] | None = None
+"""DBOS's access to its tables, and a copy of it that reads without transactions."""
 
 
 def current_context() -> DBOSContext | None:
@@ -87,27 +87,26 @@ def next_child_id() -> str:
     return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
 
 
-async def run_reserved(reservation: StepReservation, name: str, body: Callable[[], Awaitable[T]]) -> T:
-    """Run `body` as the step of a reservation and return its recorded or just made result.
+async def run_reserved(reservation: StepReservation, name: str, body: Callable[[], Awaitable[tuple[T, str]]]) -> T:
+    """Run `body` as the step of a reservation and return its result, the recorded or the just made one.
 
-    What `StepReservation.run_async` does, cheaper: that goes through the executor three times a step, once for
-    nothing, and looks for a recorded result in a transaction, which two reads do not need.
+    `body` returns its result and the text that the journal's serializer makes of it. This is what DBOS does for a step,
+    cheaper: `StepReservation.run_async` goes through the executor three times, once for nothing, and looks for the
+    recorded result in a transaction, which two reads do not need.
     """
     reservation._claim()
     instance, context = _instance(), reservation._step_ctx
+    serializer, journal = instance._serializer, _journal_of(instance)
     workflow_id, step_id, started_at = context.workflow_id, context.function_id, int(time.time() * 1000)
-    journal = _journal if _journal is not None else instance._sys_db
 
-    def record(*, output: Any = None, error: Exception | None = None) -> None:
-        given, serializer = (output if error is None else error), instance._serializer
-        text, serialization = dbos_serialization.serialize_value(given, None, serializer)
+    def record(*, output: str | None = None, error: Exception | None = None) -> None:
         result: OperationResultInternal = {
             "workflow_uuid": workflow_id,
             "function_id": step_id,
             "function_name": name,
-            "output": text if error is None else None,
-            "error": text if error is not None else None,
-            "serialization": serialization,
+            "output": output,
+            "error": serializer.serialize(error) if error is not None else None,
+            "serialization": serializer.name(),
             "started_at_epoch_ms": started_at,
             "child_workflow_id": None,
         }
@@ -116,21 +115,23 @@ async def run_reserved(reservation: StepReservation, name: str, body: Callable[[
     with dbos_context.EnterDBOSStepCtx({"name": name, "operationType": "step"}, context):
         recorded = await _in_pool(journal.check_operation_execution, workflow_id, step_id, name)
         if recorded is not None:
-            return _value_of(recorded, instance._serializer)
+            return _value_of(recorded, serializer)
         try:
-            output = await body()
-            await _in_pool(record, output=output)
+            value, text = await body()
+            await _in_pool(record, output=text)
         except Exception as error:
             await _in_pool(record, error=error)
             raise
-        return output
+        return value
 
 
 def read_without_transactions(engine: Engine) -> None:
     """Let `run_reserved` look for recorded results on `engine`, whose connections are in autocommit."""
-    global _journal
-    _journal = copy.copy(_instance()._sys_db)
-    _journal.engine = engine.execution_options(**_journal.engine.get_execution_options())
+    global _reader
+    journal = _instance()._sys_db
+    reader = copy.copy(journal)
+    reader.engine = engine.execution_options(**journal.engine.get_execution_options())
+    _reader = (journal, reader)
 
 
 def record_outcome(workflow_id: str, output: Any, *, owner: str | None) -> None:
@@ -249,6 +250,12 @@ async def _in_pool(function: Callable[..., T], *arguments: Any, **named: Any) ->
     return await asyncio.get_running_loop().run_in_executor(_instance()._executor, call)
 
 
+def _journal_of(instance: DBOS) -> SystemDatabase:
+    if _reader is None or _reader[0] is not instance._sys_db:
+        return instance._sys_db
+    return _reader[1]
+
+
 def _value_of(recorded: RecordedResult, serializer: Any) -> Any:
     if (error := recorded["error"]) is not None:
         raise dbos_serialization.deserialize_exception(error, recorded["serialization"], serializer)
@@ -278,6 +285,5 @@ _check(StepReservation.__init__, ["self", "step_ctx"])
 _check(dbos_context.EnterDBOSStepCtx.__init__, ["self", "attributes", "ctx"])
 _check(SystemDatabase.check_operation_execution, ["self", "workflow_id", "function_id", "function_name", "owner_key"])
 _check(SystemDatabase.record_operation_result, ["self", "result", "completed_at_epoch_ms", "owner_xid", "owner_key"])
-_check(dbos_serialization.serialize_value, ["value", "serialization_type", "serializer"])
 _check(dbos_serialization.deserialize_value, ["serialized_value", "serialization", "serializer"])
 _check(dbos_serialization.deserialize_exception, ["serialized_value", "serialization", "serializer"])
