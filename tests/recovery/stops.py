@@ -13,7 +13,7 @@ from typing import Any
 import side_log
 from dbos import StepReservation
 
-from timestep.durable import resume, start
+from timestep.durable import dbos_seam, resume, start
 from timestep.durable.gate import Gate
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id
@@ -45,26 +45,36 @@ def _watch_gate() -> None:
 
 
 def _watch_steps() -> None:
-    run_async = StepReservation.run_async
+    run_async, run_reserved = StepReservation.run_async, dbos_seam.run_reserved
 
-    async def watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
-        run, step, name = self._step_ctx.workflow_id, self.step_id, options["name"]
+    async def run_async_watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
+        return await _watched(self, options["name"], body, lambda inside: run_async(self, options, inside))
 
-        async def inside() -> Any:
-            side_log.write("start", run, kind="step", name=name, step=step)
-            if name.startswith("mcp_list_tools"):
-                await side_log.stop_at(run, f"body {step}")
-            result = await body()
-            side_log.write("end", run, kind="step", name=name, step=step)
-            await side_log.stop_at(run, f"end {step}")
-            return result
+    async def run_reserved_watched(reservation: StepReservation, name: str, body: Callable[[], Any]) -> Any:
+        return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside))
 
-        await side_log.stop_at(run, f"begin {step}")
-        result = await run_async(self, options, inside)
-        await side_log.stop_at(run, f"recorded {step}")
+    StepReservation.run_async = run_async_watched  # type: ignore[method-assign]
+    dbos_seam.run_reserved = run_reserved_watched
+
+
+async def _watched(
+    reservation: StepReservation, name: str, body: Callable[[], Any], execute: Callable[[Callable[[], Any]], Any]
+) -> Any:
+    run, step = reservation._step_ctx.workflow_id, reservation.step_id
+
+    async def inside() -> Any:
+        side_log.write("start", run, kind="step", name=name, step=step)
+        if name.startswith("mcp_list_tools"):
+            await side_log.stop_at(run, f"body {step}")
+        result = await body()
+        side_log.write("end", run, kind="step", name=name, step=step)
+        await side_log.stop_at(run, f"end {step}")
         return result
 
-    StepReservation.run_async = watched  # type: ignore[method-assign]
+    await side_log.stop_at(run, f"begin {step}")
+    result = await execute(inside)
+    await side_log.stop_at(run, f"recorded {step}")
+    return result
 
 
 def _watch_transactions() -> None:

@@ -112,6 +112,7 @@ async def run_reserved(reservation: StepReservation, name: str, body: Callable[[
         }
         instance._sys_db.record_operation_result(result)
 
+    await DBOS._configure_asyncio_thread_pool()  # for what the body does in threads
     with dbos_context.EnterDBOSStepCtx({"name": name, "operationType": "step"}, context):
         recorded = await _in_pool(journal.check_operation_execution, workflow_id, step_id, name)
         if recorded is not None:
