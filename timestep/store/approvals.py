@@ -76,7 +76,7 @@ def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> No
         connection.execute(_INSERT, approval_values(asked))
 
 
-def approval_values(asked: Sequence[Approval]) -> dict[str, list[Any]]:
+def approval_values(asked: Sequence[Approval]) -> dict[str, str]:
     """Return open approvals as parameters of `insert_rows` with the prefix `asked`."""
     rows = [{**vars(approval), "arguments": storable_text(approval.arguments)} for approval in asked]
     return row_values(approvals, ASKED_COLUMNS, "asked", rows)
