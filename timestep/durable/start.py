@@ -30,7 +30,7 @@ from timestep.runs import SETTLED, digest_of, wait_started
 from timestep.runs import wait_run as wait_until
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
-from timestep.store.runs import StoredRun, find_stored_run
+from timestep.store.runs import StoredRun, find_stored_run, get_stored_run
 
 Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
 ResultProcessor = Callable[[Any], Awaitable[Any]]
@@ -252,9 +252,8 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
         return {"status": stored.run.status, "segment": stored.closed_segment}
 
     seen = await DBOS.run_step_async({"name": "wait_run"}, wait)
-    stored = await wait_until(engine().database, run_id)
-    is_past = seen["status"] == "interrupted" and stored.closed_segment > seen["segment"]
-    if is_past or (seen["status"] == "interrupted" and stored.run.status != "interrupted"):
+    stored = await engine().database.run_until_done(get_stored_run, run_id)
+    if seen["status"] == "interrupted":  # whatever became of it since
         run = dataclasses.replace(stored.run, status="interrupted", output=None, error=None)
         stored = dataclasses.replace(stored, run=run)
     return await _result_of(stored, seen["segment"])
