@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -185,9 +186,8 @@ async def test_no_connection_is_left_behind(engine: Any) -> None:
     count = "select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database " \
         "where datname = current_database())"  # fmt: skip
     before = engine.value(count)
-    for _ in range(3):
-        with pytest.raises((RuntimeError, SnapshotAlreadyResumed)):
-            await run_agent(desk.agent, await approved(store))
+    for expected in (RuntimeError, None, SnapshotAlreadyResumed):
+        with pytest.raises(expected) if expected is not None else contextlib.nullcontext():
             await run_agent(desk.agent, await approved(store))
     assert engine.value(count) == before
 

@@ -54,7 +54,7 @@ async def interrupted() -> RunState[Any, Any]:
 async def test_the_older_documents_program_runs_without_a_database(path: Path) -> None:
     agent = desk()
     state_store = RunStateStore(str(path), agent)
-    with pytest.raises(FileNotFoundError, match="agent_state.json"):
+    with pytest.raises(FileNotFoundError, match=r"agent_state\.json"):
         await state_store.load()
     result = await run_agent(agent, "Refund order 7")
     state = result.to_state()
@@ -68,7 +68,7 @@ async def test_the_older_documents_program_runs_without_a_database(path: Path) -
         loaded_state.approve(interruption)
     result = await run_agent(agent, loaded_state)
     assert result.output == "Order 7 is refunded."
-    with pytest.raises(SnapshotAlreadyResumed, match="agent_state.json was resumed by a plain run"):
+    with pytest.raises(SnapshotAlreadyResumed, match=r"agent_state\.json was resumed by a plain run"):
         await run_agent(agent, loaded_state)
 
     await state_store.save(result.to_state())
@@ -154,7 +154,8 @@ def test_a_write_that_is_killed_leaves_the_file_before_it(path: Path) -> None:
         "from timestep.run_state import state_file\n"
         "from timestep.run_state.envelope import python_snapshot\n"
         "os.replace = lambda *names: os.kill(os.getpid(), 9)\n"
-        "state_file.save_to_file(Path(sys.argv[1]), python_snapshot({'$schemaVersion': '2'}, agent='a', sdk_version='0'))"
+        "snapshot = python_snapshot({'$schemaVersion': '2'}, agent='a', sdk_version='0')\n"
+        "state_file.save_to_file(Path(sys.argv[1]), snapshot)"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert ended.returncode == -9

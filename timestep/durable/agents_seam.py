@@ -362,25 +362,16 @@ _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "too
 _check(computer_capture, ["computer", "tool_call"])
 _check(RunState._find_nested_approval_state, ["self", "approval_item"])
 _check(RunContextWrapper._resolve_approval_keys, ["approval_item"])
-_check(
-    get_response_with_retry,
-    (
-        "get_response rewind retry_settings get_retry_advice previous_response_id conversation_id timeout "
-        "replay_unsafe_request"
-    ).split(),
-)
-_check(
-    stream_response_with_retry,
-    (
-        "get_stream rewind retry_settings get_retry_advice previous_response_id conversation_id timeout "
-        "failed_retry_attempts_out replay_unsafe_request"
-    ).split(),
-)
+_check(get_response_with_retry, [
+    "get_response", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",
+    "timeout", "replay_unsafe_request",
+])  # fmt: skip
+_check(stream_response_with_retry, [
+    "get_stream", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",
+    "timeout", "failed_retry_attempts_out", "replay_unsafe_request",
+])  # fmt: skip
 _check(add_failed_attempts, ["usage", "failed_attempts"])
-_check(
-    evaluate_retry,
-    (
-        "error attempt max_retries retry_policy retry_backoff stream replay_unsafe_request "
-        "emitted_retry_unsafe_event provider_advice previous_response_id conversation_id"
-    ).split(),
-)
+_check(evaluate_retry, [
+    "error", "attempt", "max_retries", "retry_policy", "retry_backoff", "stream", "replay_unsafe_request",
+    "emitted_retry_unsafe_event", "provider_advice", "previous_response_id", "conversation_id",
+])  # fmt: skip
