@@ -361,6 +361,8 @@ _check(list_mcp_tools, ["server", "run_context", "agent"])
 _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 _check(computer_capture, ["computer", "tool_call"])
 _check(RunState._find_nested_approval_state, ["self", "approval_item"])
+_check(sdk_run_loop.get_output_schema, ["agent"])
+_check(peek_agent_tool_run_result, ["tool_call", "scope_id"])
 _check(RunContextWrapper._resolve_approval_keys, ["approval_item"])
 _check(get_response_with_retry, [
     "get_response", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",
