@@ -210,7 +210,8 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
             print(f"dbos-openai-agents does not run here: {type(error).__name__}: {error}")
     times = await measure(variants, rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    counter = Counter([engine().database.engine, dbos_seam.system_engine()])
+    database = engine().database
+    counter = Counter([database.engine, database.autocommit_engine, dbos_seam.system_engine()])
     counts = {name: await counter.of(work) for name, work in variants.items() if name != "plain"}
     starts = measure_starts()
     ratio = (medians["timestep"] - medians["plain"]) / medians["steps"]

@@ -117,6 +117,8 @@ async def answer(
         InvalidInputError: the question has choices, and the text is none of them.
         ApprovalError: as in `approve`.
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"An answer is text, not {type(text).__name__}: {text!r}.")
     return await _decide(
         run_id,
         call_id,
@@ -287,7 +289,7 @@ def _decide_now(
     )
     if made.outcome == "expired":
         connection.commit()  # the expiry itself holds
-    _raise_refused(made, asked)
+    _raise_refused(made, asked, answer=answer)
     stored = store.find_approval(connection, asked.id)
     assert stored is not None
     return stored
@@ -303,23 +305,20 @@ def _find(
             raise ApprovalNotFoundError(f"The run {run_id!r} has no approval {approval_id!r}.")
         _check_kind(found, kinds)
         return found
-    asked = [each for each in store.list_approvals(connection, run_id=run_id, is_waiting=False) if _is(each, call_id)]
-    waiting = [each for each in asked if each.status == "open" and (not kinds or each.kind in kinds)]
+    asked = [each for each in store.open_approvals(connection, run_id) if call_id in (None, each.call_id)]
+    waiting = [each for each in asked if not kinds or each.kind in kinds]
     if len(waiting) > 1:
         ids = ", ".join(each.id for each in waiting)
         what = f"has the call id {call_id!r} in {len(waiting)} open calls" if call_id else f"waits {len(waiting)} times"
         raise AmbiguousCallError(f"The run {run_id!r} {what}: {ids}.")
     if waiting:
         return waiting[0]
-    if asked and call_id is not None:
-        _check_kind(asked[-1], kinds if asked[-1].status == "open" else ())
-        return asked[-1]
+    newest = store.newest_of_call(connection, run_id, call_id) if call_id is not None else None
+    if newest is not None:
+        _check_kind(newest, kinds if newest.status == "open" else ())
+        return newest
     what = f"has no call {call_id!r} that waits" if call_id else "waits for nothing of that kind"
     raise ApprovalNotFoundError(f"The run {run_id!r} {what}.")
-
-
-def _is(approval: Approval, call_id: str | None) -> bool:
-    return call_id is None or approval.call_id == call_id
 
 
 def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:
@@ -333,7 +332,7 @@ def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:
 
 def _check_raised(asked: Approval, raised: dict[str, Any]) -> None:
     name, used = asked.details["limit"], asked.details["used"]
-    if raised.get(name) is None or (raised[name] <= used and name != "max_cost_micro_usd"):
+    if raised.get(name) is None or raised[name] <= used:
         raise InvalidInputError(
             f"The run {asked.run_id!r} has reached {name}={asked.details['value']} and used {used}; "
             f"the new limit is {raised.get(name)}.",
@@ -341,7 +340,7 @@ def _check_raised(asked: Approval, raised: dict[str, Any]) -> None:
         )
 
 
-def _raise_refused(made: store.Decision, asked: Approval) -> None:
+def _raise_refused(made: store.Decision, asked: Approval, *, answer: Any) -> None:
     name = f"The {asked.kind.replace('_', ' ')} {asked.id} of run {asked.run_id!r}"
     match made.outcome:
         case "decided":
@@ -362,7 +361,7 @@ def _raise_refused(made: store.Decision, asked: Approval) -> None:
             raise ApprovalChangedError(f"{name} has other arguments than those that were shown: {asked.arguments}.")
         case "not_a_choice":
             choices = ", ".join(repr(choice) for choice in made.choices or ())
-            raise InvalidInputError("The answer is none of the choices.", hint=f"Answer one of {choices}.")
+            raise InvalidInputError(f"The answer {answer!r} is none of the choices.", hint=f"Answer one of {choices}.")
         case "not_allowed":
             _check_kind(asked, ("approval",))
             raise InvalidInputError(f"{name} is no call that can be approved.")

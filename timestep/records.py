@@ -5,6 +5,7 @@ Times are aware UTC datetimes. Money is integer micro-USD. Tokens are integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,7 +62,7 @@ class RunLimits:
     Before each model call the finished work is counted; at a limit no model call starts, and what is in flight
     finishes. The run is then interrupted, for a person to raise the limit or to end the run, or fails, as `on_limit`
     says. Turns are model calls of all agents of the run; tokens are input and output tokens; seconds are those of
-    execution. A cost that cannot be known, for want of a price, counts as reached.
+    execution. A cost that cannot be known, for want of a price, counts as reached, until a person raises the limit.
     """
 
     max_turns: int | None = None
@@ -80,7 +81,9 @@ class RunLimits:
         for name in LIMITS:
             value: object = getattr(self, name)
             kinds = (int, float) if name == "max_seconds" else int
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value <= 0):
+            if value is None:
+                continue
+            if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise InvalidInputError(f"{name} is a number above 0, not {value!r}.")
         if self.on_limit not in ("interrupt", "fail"):
             raise InvalidInputError(f"on_limit is 'interrupt' or 'fail', not {self.on_limit!r}.")

@@ -99,23 +99,19 @@ async def wait_run(
     run_id: str,
     *,
     until: Collection[RunStatus] = SETTLED,
-    poll_seconds: float = POLL_SECONDS,
-    is_starting: bool = False,
 ) -> StoredRun:
     """Return a run when its status is in `until`: it has ended, or waits for a person, when absent.
-
-    `is_starting`: its row may still be to come.
 
     Raises:
         RunNotFoundError: there is no such run.
     """
     while True:
         stored = await database.run_until_done(store.find_stored_run, run_id)
-        if stored is None and not is_starting:
+        if stored is None:
             raise RunNotFoundError(f"There is no run {run_id!r}.")
-        if stored is not None and stored.run.status in until:
+        if stored.run.status in until:
             return stored
-        await asyncio.sleep(poll_seconds)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def wait_started(database: Database, run_id: str) -> int:
@@ -238,7 +234,7 @@ def full_run_id(database: Database, text: str) -> str:
     """
     if database.run_sync(store.find_stored_run, text) is not None:
         return text
-    found = find_runs(database, id_prefix=text, limit=4)
+    found = find_runs(database, id_prefix=text, limit=4) if text else []
     if len(found) == 1:
         return found[0].run_id
     if not found:

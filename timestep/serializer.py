@@ -16,7 +16,7 @@ from typing import Any, cast
 import dbos._serialization as dbos_serialization
 from dbos import Serializer
 
-from timestep.errors import InvalidInputError, JournalFormatError, RunFailedError
+from timestep.errors import InvalidInputError, JournalFormatError, RunFailedError, TimestepError
 from timestep.store.json_text import dump_json
 
 Json = Any
@@ -104,7 +104,8 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
         error = _bare_error(kind, tuple(envelope.get("args", [message])))
         if error is None:
             return RunFailedError(f"{kind.__name__}: {message}")
-        for key, value in envelope.get("fields", {}).items():
+        known = {"message": message} if issubclass(kind, TimestepError) else {}  # SQL writes no fields
+        for key, value in {**known, **envelope.get("fields", {})}.items():
             _set_field(error, key, value)
         for base in kind.__mro__:  # declared fields that could not be stored are None, not missing
             for key in inspect.get_annotations(base):

@@ -65,7 +65,20 @@ begin
     outcome := 'not_waiting';
   elsif verdict not in ('approved', 'rejected', 'answered', 'expired')
       or (verdict = 'approved' and asked.kind <> 'approval') or (verdict = 'answered' and asked.kind = 'approval')
-      or (verdict = 'expired' and coalesce(asked.expires_at > now(), true)) then
+      or (verdict = 'expired' and coalesce(asked.expires_at > now(), true))
+      or (verdict <> 'expired' and coalesce(btrim(decide.decided_by), '') = '') then
+    outcome := 'not_allowed';
+  elsif verdict = 'answered' and not coalesce(case asked.kind
+      when 'question' then json_typeof(decide.answer) = 'string'
+      when 'outcome_unknown' then decide.answer ->> 'outcome' in ('happened', 'did_not_happen')
+      when 'limit' then json_typeof(decide.answer -> 'limits') = 'object' and (
+        select count(*) > 0 and bool_and(coalesce(case
+          when json_typeof(value) <> 'number' then false
+          when key in ('max_turns', 'max_tool_calls', 'max_tokens', 'max_cost_micro_usd')
+            then value #>> '{}' ~ '^[1-9][0-9]*$'
+          when key = 'max_seconds' then (value #>> '{}')::numeric > 0 end, false))
+        from json_each(case json_typeof(decide.answer -> 'limits') when 'object' then decide.answer -> 'limits' end))
+      end, false) then
     outcome := 'not_allowed';
   elsif decide.arguments_digest <> asked.arguments_digest then
     outcome := 'changed';
@@ -84,6 +97,7 @@ begin
       reason = decide.reason, answer = decide.answer
     where id = asked.id or (decide.always and verdict in ('approved', 'rejected') and status = 'open'
       and run_id = asked.run_id and segment = asked.segment and agent = asked.agent and tool = asked.tool
+      and coalesce(expires_at > now(), true)
       and kind = 'approval' and asked.kind = 'approval');
     select * into asked from timestep.approvals where id = asked.id;
     fails := (verdict = 'rejected' and asked.kind in ('outcome_unknown', 'limit'))
@@ -125,9 +139,10 @@ end $$
 
 DECIDE_COMMENT = """
 Decide what a run waits for, once. decision: approved or rejected for an approval; answered or rejected for a question, an
-unknown outcome or a limit; expired. arguments_digest: refused when it is not that of the question. When nothing is open
-any more, the next segment is enqueued in the same transaction. Returns JSON whose outcome is decided, already_decided,
-expired, unknown, not_waiting, not_allowed, not_a_choice or changed.
+unknown outcome or a limit; expired. decided_by: a name. arguments_digest: refused when it is not that of the question.
+answer: text to a question; {"outcome": "happened", "result": ...} or {"outcome": "did_not_happen"}; {"limits": {...}}. When
+nothing is open any more, the next segment is enqueued in the same transaction. Returns JSON whose outcome is decided,
+already_decided, expired, unknown, not_waiting, not_allowed, not_a_choice or changed.
 """
 
 

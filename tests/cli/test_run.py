@@ -59,7 +59,14 @@ def test_with_json_there_is_nothing_but_the_record_on_stdout(shop: Shop) -> None
 def test_a_run_that_waits_for_an_approval_ends_with_5_and_one_that_failed_with_4(shop: Shop) -> None:
     waiting = shop.call("run", "money back", "--agent", "shop:clerk", "--id", "waiting")
     assert (waiting.returncode, waiting.stdout) == (5, "")
-    assert 'waits for an approval of refund({"order": 7}).' in waiting.stderr
+    head, hint = waiting.stderr.split("\n\nhint: ")
+    assert head.endswith("error: The run 'waiting' waits for an approval of refund({\"order\": 7}).")
+    assert re.fullmatch(
+        "It waits in Postgres without a process, and goes on by itself when it is decided:\n"
+        r"  timestep approvals approve (\w{8})\n  timestep approvals reject \1 --reason TEXT\n"
+        "An executor must be there to go on with it:\n  timestep worker shop\n",
+        hint,
+    )
     failed = shop.call("run", "hello", "--agent", "shop:broken", "--id", "failing", "--json")
     assert failed.returncode == 4
     assert json.loads(failed.stdout)["error"]["message"] == "the model is out of order"

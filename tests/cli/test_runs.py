@@ -54,6 +54,7 @@ def test_list_prints_the_newest_first_and_filters(stored: Shop) -> None:
     assert [run["run_id"] for run in json.loads(stored.call("runs", "list", "--session", "ann", "--json").stdout)] == [
         "order-43"
     ]
+    assert "  interrupted (approval)  " in stored.call("runs", "list", "--id", "waiting").stdout
     none = stored.call("runs", "list", "--agent", "nobody")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "No runs.\n")
     assert stored.call("runs", "list", "--agent", "nobody", "--json").stdout == "[]\n"
@@ -87,7 +88,8 @@ def test_show_draws_the_nested_trace(stored: Shop) -> None:
 
 
 def test_show_says_what_a_run_waits_for(stored: Shop) -> None:
-    assert 'waits for an approval of refund({"order": 7})' in stored.call("runs", "show", "waiting").stdout
+    shown = stored.call("runs", "show", "waiting").stdout
+    assert 'waits for an approval of refund({"order": 7})\n  timestep approvals approve ' in shown
     assert "start one with `timestep worker MODULE`" in stored.call("runs", "show", "order-6").stdout
     failed = stored.call("runs", "show", "failing").stdout
     assert "error   ValueError: the model is out of order" in failed

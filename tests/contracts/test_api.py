@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from agents import FunctionTool
 
 import timestep
 
@@ -14,7 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("name", sorted(set(timestep.__all__) - {"__version__"}))
 def test_a_public_name_says_what_it_does(name: str) -> None:
-    text = inspect.getdoc(getattr(timestep, name)) or ""
+    value = getattr(timestep, name)
+    text = value.description if isinstance(value, FunctionTool) else inspect.getdoc(value) or ""
     assert text.split("\n")[0].endswith((".", ":"))
 
 

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from agents import Agent, Model, ModelResponse, RunContextWrapper, function_tool
-from agents.testing import assistant_message, function_call
-from agents.usage import Usage
+from agents import Agent, ModelResponse, RunContextWrapper, function_tool
+from agents.testing import function_call
+from dbos import DBOS, SetWorkflowID
+from turns import Turns
 
 from timestep import (
     ApprovalAlreadyDecided,
@@ -24,36 +25,20 @@ from timestep import (
     reject,
     run_agent,
     run_agent_workflow,
+    tool_policy,
     wait_run,
 )
 from timestep.approvals import answer
+from timestep.durable.engine import engine as launched
 from timestep.errors import (
     AmbiguousCallError,
     ApprovalChangedError,
+    ApprovalExpiredError,
     ApprovalNotWaitingError,
     InvalidInputError,
     SnapshotMismatchError,
 )
 from timestep.runs import cancel_run, resume_run
-
-
-class Turns(Model):
-    """A model that says what it is told, turn after turn; it keeps the last output of each tool that it was shown."""
-
-    def __init__(self, *turns: Any) -> None:
-        self.turns, self.count = turns, 0
-        self.seen: list[Any] = []
-
-    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
-        turn = self.turns[min(self.count, len(self.turns) - 1)]
-        self.count += 1
-        self.seen = [item["output"] for item in input if isinstance(item, dict) and "output" in item]
-        output = turn if isinstance(turn, list) else [assistant_message(turn) if isinstance(turn, str) else turn]
-        usage = Usage(requests=1, input_tokens=1, output_tokens=1, total_tokens=2)
-        return ModelResponse(output=output, usage=usage, response_id=None)
-
-    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
 
 
 class Shop:
@@ -327,8 +312,6 @@ async def test_a_question_gets_its_answer(engine: Any, new_id: str) -> None:
 
 
 async def test_cancelled_while_it_waits_it_cannot_be_decided_until_it_waits_again(engine: Any, new_id: str) -> None:
-    from timestep.durable.engine import engine as launched
-
     shop = Shop()
     agent = shop.agent(pay(5, "c1"), "done")
     await run_agent_workflow(agent, "Buy", workflow_id=new_id)
@@ -435,3 +418,56 @@ async def test_the_closing_of_an_interrupted_turn_keeps_its_items_back(engine: A
     assert [item.get("type") for item in items].count("function_call") == 3
     assert [item.get("type") for item in items].count("function_call_output") == 3
     assert shop.done == ["look a", "look b", "pay 5"]
+
+
+async def test_what_nobody_decides_in_time_is_rejected(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    tool_policy(shop.pay, approval_expires_seconds=0.3)
+    agent = shop.agent(pay(5, "c1"), "done")
+    await run_agent_workflow(agent, "Buy", workflow_id=new_id)
+
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == []
+    assert "in time" in agent.model.seen[0]  # type: ignore[union-attr] - it is a Turns
+    assert engine.value("select status from timestep.approvals where run_id = %s", new_id) == "expired"
+    with pytest.raises(ApprovalExpiredError):
+        await approve(new_id, "c1", by="late")
+
+
+async def test_what_nobody_decides_in_time_fails_the_run_when_asked_and_waits_again(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    tool_policy(shop.pay, approval_expires_seconds=0.3, on_expiry="fail")
+    agent = shop.agent(pay(5, "c1"), "done")
+    await run_agent_workflow(agent, "Buy", workflow_id=new_id)
+    with pytest.raises(ApprovalExpiredError, match="pay"):
+        await wait_run(new_id)
+
+    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await approve(new_id, "c1", by="alice")
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == ["pay 5"]
+
+
+async def test_a_workflow_of_the_program_sees_the_same_interruption_on_replay(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    agent = shop.agent(pay(5, "c1"), "done")
+    seen: list[tuple[str, str, Any]] = []
+
+    @DBOS.workflow(name=f"parent-{new_id}")
+    async def parent() -> str:
+        result = await run_agent_workflow(agent, "Buy", workflow_id=f"child-{new_id}")
+        seen.append((result.status, result.interruptions[0].tool_name, result.segment))
+        state = result.to_state()
+        state.approve(state.get_interruptions()[0])
+        result = await run_agent_workflow(agent, state)
+        return result.output
+
+    with SetWorkflowID(new_id):
+        assert await parent() == "done"
+    with SetWorkflowID(f"copy-{new_id}"):
+        handle = await DBOS.fork_workflow_async(new_id, 100)
+    assert await handle.get_result() == "done"
+
+    assert seen == [("interrupted", "pay", 1)] * 2
+    assert shop.done == ["pay 5"]
+    assert engine.status(f"child-{new_id}") == "succeeded"

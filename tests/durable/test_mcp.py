@@ -15,8 +15,10 @@ from agents import Agent
 from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
 from agents.testing import ScriptedModel, assistant_message, function_call
 
-from timestep import run_agent_workflow
+from timestep import approve, reject, run_agent_workflow, wait_run
+from timestep.durable import agents_seam
 from timestep.durable.mcp import close_mcp_servers
+from timestep.durable.start import read_result
 
 PROGRAM = str(Path(__file__).with_name("mcp_desk.py"))
 Connect = Callable[[], MCPServer]
@@ -153,3 +155,30 @@ async def test_an_error_of_a_tool_is_told_to_the_model(engine: Any, stdio: Conne
 
     assert live.output == "done"
     assert agent.model.last_call.input[-1]["type"] == "function_call_output"
+
+
+async def test_an_approval_of_a_server_is_rebuilt_from_the_recorded_list(
+    engine: Any, stdio: Connect, log: Path, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = stdio()
+    server._needs_approval_policy = {"stamp": True, "tear": False}
+    agent = clerk(server)
+    result = await run_agent_workflow(agent, "Stamp", workflow_id=new_id)
+    await close_mcp_servers()
+    assert [item.tool_name for item in result.interruptions] == ["stamp", "stamp"]
+
+    async def refuse(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("the server is asked for its list")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agents_seam, "list_mcp_tools", refuse)
+        recorded = await read_result(new_id)
+        assert [item.call_id for item in recorded.interruptions] == ["c1", "c2"]
+        assert recorded.to_state().to_json()
+    await approve(new_id, "c1", by="alice")
+    await reject(new_id, "c2", by="alice")
+    try:
+        assert (await wait_run(new_id)).output == "done"
+    finally:
+        await close_mcp_servers()
+    assert log.read_text().splitlines() == ["stamp A"]

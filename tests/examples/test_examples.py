@@ -14,6 +14,12 @@ FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "scripted.
 
 SAID = {
     "approve_in_the_same_process": ["  paying 5\nDone: paid 5, not paid: too much.", "refused: SnapshotAlreadyResumed"],
+    "decide_from_the_command_line": [
+        "is interrupted: it waits for refund",
+        "kind      approval",
+        "Approved refund(",
+        "has succeeded: Done: 20 refunded",
+    ],
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +12,17 @@ import porter
 import scenario
 import side_log
 import stops
+import till
+from agents import Agent
 from dbos import DBOS
 
 import timestep.durable.start
 import timestep.runs
 import timestep.runtime  # noqa: F401 - imported before the fork
 from timestep import (
+    ApprovalAlreadyDecided,
+    Client,
+    RunStateStore,
     Session,
     cleanup_dbos,
     ensure_dbos_launched,
@@ -94,3 +101,51 @@ async def _carry(run: str, tool: str, **options: Any) -> None:
         side_log.write("failed", run, error=f"{type(error).__name__}: {error}")
     else:
         side_log.write("finished", run, output=result.output, status=result.status)
+
+
+async def till_executor(*, runs: Sequence[str] = (), resumed: Sequence[str] = ()) -> None:
+    """Start the runs of the till, go on from the states of others, and execute what there is until killed."""
+    stops.install()
+    agent = till.build()
+    register_agents(agent)
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
+    await asyncio.gather(*(_pay(run) for run in runs), *(_resume(agent, run) for run in resumed))
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def _pay(run: str) -> None:
+    result = await run_agent_workflow("till", "Pay.", Session(f"session-{run}"), workflow_id=run)
+    side_log.write("finished", run, output=result.output, status=result.status)
+
+
+async def _resume(agent: Agent[Any], run: str) -> None:
+    """Do what a program does that was written for a person at its terminal: load, decide, run."""
+    store = RunStateStore(agent, session_id=f"session-{run}")
+    state = await store.load()
+    for item in state.get_interruptions():
+        if json.loads(item.arguments or "")["amount"] == 1:
+            state.approve(item)
+        else:
+            state.reject(item, rejection_message="Too much")
+    await side_log.stop_at(run, "resume before")
+    result = await run_agent_workflow(agent, state)
+    side_log.write("finished", run, output=result.output, status=result.status)
+
+
+async def decider(*, runs: Sequence[str]) -> None:
+    """Approve the payments of 1 and reject those of 2; what is decided already stays."""
+    till.watch_decisions()
+    async with Client() as client:
+        await asyncio.gather(*(_decide(client, run) for run in runs))
+
+
+async def _decide(client: Client, run: str) -> None:
+    with contextlib.suppress(ApprovalAlreadyDecided):
+        await client.approve(run, "pay_1", by="alice")
+    with contextlib.suppress(ApprovalAlreadyDecided):
+        await client.reject(run, "pay_2", by="alice", reason="Too much")
+    await side_log.stop_at(run, "decide after")
+    side_log.write("decided", run)

@@ -2,7 +2,7 @@
 
 A point is named `begin 5`, `body 5`, `end 5`, `recorded 5` for step id 5: before it begins, inside its body, after its
 body and before its record, after its record. `start` and `close` are the transactions: `start before`, `start
-uncommitted`, `start after`.
+uncommitted`, `start after`. A point belongs to a workflow: `run`, or `run~2` for its second segment.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 import side_log
 from dbos import StepReservation
 
+from timestep.durable import dbos_seam, resume, start
 from timestep.durable.gate import Gate
 from timestep.errors import ExecutorFencedError
+from timestep.ids import segment_id
 from timestep.store.connection import Database
 from timestep.store.segments import close_segment, start_segment
 
@@ -26,6 +28,7 @@ def install() -> None:
     _watch_gate()
     _watch_steps()
     _watch_transactions()
+    _watch_claims()
 
 
 def _watch_gate() -> None:
@@ -42,26 +45,36 @@ def _watch_gate() -> None:
 
 
 def _watch_steps() -> None:
-    run_async = StepReservation.run_async
+    run_async, run_reserved = StepReservation.run_async, dbos_seam.run_reserved
 
-    async def watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
-        run, step, name = self._step_ctx.workflow_id, self.step_id, options["name"]
+    async def run_async_watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
+        return await _watched(self, options["name"], body, lambda inside: run_async(self, options, inside))
 
-        async def inside() -> Any:
-            side_log.write("start", run, kind="step", name=name, step=step)
-            if name.startswith("mcp_list_tools"):
-                await side_log.stop_at(run, f"body {step}")
-            result = await body()
-            side_log.write("end", run, kind="step", name=name, step=step)
-            await side_log.stop_at(run, f"end {step}")
-            return result
+    async def run_reserved_watched(reservation: StepReservation, name: str, body: Callable[[], Any]) -> Any:
+        return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside))
 
-        await side_log.stop_at(run, f"begin {step}")
-        result = await run_async(self, options, inside)
-        await side_log.stop_at(run, f"recorded {step}")
+    StepReservation.run_async = run_async_watched  # type: ignore[method-assign]
+    dbos_seam.run_reserved = run_reserved_watched
+
+
+async def _watched(
+    reservation: StepReservation, name: str, body: Callable[[], Any], execute: Callable[[Callable[[], Any]], Any]
+) -> Any:
+    run, step = reservation._step_ctx.workflow_id, reservation.step_id
+
+    async def inside() -> Any:
+        side_log.write("start", run, kind="step", name=name, step=step)
+        if name.startswith("mcp_list_tools"):
+            await side_log.stop_at(run, f"body {step}")
+        result = await body()
+        side_log.write("end", run, kind="step", name=name, step=step)
+        await side_log.stop_at(run, f"end {step}")
         return result
 
-    StepReservation.run_async = watched  # type: ignore[method-assign]
+    await side_log.stop_at(run, f"begin {step}")
+    result = await execute(inside)
+    await side_log.stop_at(run, f"recorded {step}")
+    return result
 
 
 def _watch_transactions() -> None:
@@ -71,7 +84,8 @@ def _watch_transactions() -> None:
         name = TRANSACTIONS.get(function)
         if name is None:
             return await run_until_done(self, function, *args, **kwargs)
-        run = kwargs["run_id"] if "run_id" in kwargs else args[0].run_id
+        run_id, segment = (kwargs["run_id"], kwargs["segment"]) if kwargs else (args[0].run_id, args[0].segment)
+        run = segment_id(run_id, segment)
 
         def uncommitted(connection: Any, *args: Any, **kwargs: Any) -> Any:
             result = function(connection, *args, **kwargs)
@@ -84,3 +98,23 @@ def _watch_transactions() -> None:
         return result
 
     Database.run_until_done = watched  # type: ignore[method-assign]
+
+
+def _watch_claims() -> None:
+    """Stop around the transaction in which a program claims the next segment of a run that it resumes."""
+    mark_claimed = resume.mark_claimed
+
+    def watched(connection: Any, run_id: str, *, executor_id: str) -> None:
+        mark_claimed(connection, run_id, executor_id=executor_id)
+        side_log.stop_thread_at(run_id, "claim uncommitted")
+
+    resume.mark_claimed = watched
+
+    execute = start._execute
+
+    async def executed(run_id: str, number: int, work: dict[str, Any]) -> Any:
+        if number > 1:
+            await side_log.stop_at(run_id, "claim after")
+        return await execute(run_id, number, work)
+
+    start._execute = executed  # type: ignore[assignment]

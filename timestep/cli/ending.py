@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 
 from timestep.cli.errors import ExitCode, show_error
-from timestep.cli.output import emit, emit_json
-from timestep.records import Run
+from timestep.cli.output import clean, emit, emit_json
+from timestep.cli.waiting import commands, wish
+from timestep.records import Approval, Run
 from timestep.store.approvals import open_approvals
 from timestep.store.connection import Database
 
 RESUME_HINT = "Look at it with `timestep runs show {0}`; continue it with `timestep runs resume {0}`."
 
 
-def show_ending(database: Database, run: Run, *, as_json: bool, has_answer: bool = False) -> ExitCode:
-    """Print how a settled run ended and return the exit code; its output only without `has_answer`."""
+def show_ending(
+    database: Database, run: Run, *, as_json: bool, has_answer: bool = False, module: str | None = None
+) -> ExitCode:
+    """Print how a settled run ended and return the exit code; its output only without `has_answer`.
+
+    `module` has the agent of a run that this process executed: another one must go on with it.
+    """
     if as_json:
         emit_json(run)
     hint = RESUME_HINT.format(run.run_id)
@@ -31,13 +39,10 @@ def show_ending(database: Database, run: Run, *, as_json: bool, has_answer: bool
         return ExitCode.RUN_FAILED
     asked = database.run_sync(open_approvals, run.run_id)
     if not asked:
-        show_error(f"The run {run.run_id!r} is interrupted ({run.reason}).", hint)
+        why = f": {error_text(run)}" if run.error is not None else "."
+        show_error(f"The run {run.run_id!r} is interrupted ({run.reason}){why}", hint)
         return ExitCode.FAILED
-    calls = ", ".join(f"{each.tool}({each.arguments})" for each in asked)
-    show_error(
-        f"The run {run.run_id!r} waits for an approval of {calls}.",
-        f"It waits in Postgres without a process; look at it with `timestep runs show {run.run_id}`.",
-    )
+    show_error(*_waiting(run, asked, module))
     return ExitCode.RUN_WAITS
 
 
@@ -45,4 +50,17 @@ def error_text(run: Run) -> str:
     """Return a failed run's error on one line."""
     if run.error is None:
         return str(run.reason)
-    return " ".join(f"{run.error.get('type')}: {run.error.get('message')}".split())
+    return clean(f"{run.error.get('type')}: {run.error.get('message')}")
+
+
+def _waiting(run: Run, asked: Sequence[Approval], module: str | None) -> tuple[str, str]:
+    """Return what a run waits for, and what to type."""
+    if len(asked) == 1:
+        message = f"The run {run.run_id!r} waits for {wish(asked[0])}."
+    else:
+        message = "\n  ".join([f"The run {run.run_id!r} waits for {len(asked)} decisions:", *map(wish, asked)])
+    lines = ["It waits in Postgres without a process, and goes on by itself when it is decided:"]
+    lines += [f"  {line}" for each in asked for line in commands(each, asked)]
+    if module is not None:
+        lines += ["An executor must be there to go on with it:", f"  timestep worker {shlex.quote(module)}"]
+    return message, "\n".join(lines)

@@ -7,6 +7,8 @@ import traceback
 from enum import IntEnum
 
 from timestep.errors import (
+    AmbiguousCallError,
+    ApprovalNotFoundError,
     DatabaseNotReadyError,
     EmbeddedPostgresError,
     InterruptionException,
@@ -37,13 +39,15 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.BAD_USAGE: "bad usage",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.RUN_FAILED: "the run failed or was cancelled",
-    ExitCode.RUN_WAITS: "the run waits for an approval",
+    ExitCode.RUN_WAITS: "the run waits for a person",
     ExitCode.DATABASE_NOT_READY: "database or schema not ready",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C (detached)",
 }
 
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
+    (ApprovalNotFoundError, ExitCode.NOT_FOUND),
+    (AmbiguousCallError, ExitCode.BAD_USAGE),
     (RunFailedError, ExitCode.RUN_FAILED),
     (RunCancelledError, ExitCode.RUN_FAILED),
     (InterruptionException, ExitCode.RUN_WAITS),

@@ -103,11 +103,13 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     agent, _ = load_agent(reference)
     quieten()
     ensure_dbos_launched(queues=())
-    printer = AnswerPrinter(prints_text=not options.as_json)
+    printer, module = AnswerPrinter(prints_text=not options.as_json), reference.rpartition(":")[0]
     try:
         _check_same(engine().database, _request(options, agent.name))  # before anything of the known run is printed
-        stored = asyncio.run(_execute(options, agent, reference.rpartition(":")[0], printer))
-        return show_ending(engine().database, stored.run, as_json=options.as_json, has_answer=printer.has_answer)
+        stored = asyncio.run(_execute(options, agent, module, printer))
+        return show_ending(
+            engine().database, stored.run, as_json=options.as_json, has_answer=printer.has_answer, module=module
+        )
     finally:
         cleanup_dbos()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from timestep.cli.decide import answer, raise_limits, settle
 from timestep.cli.output import (
     TimeStyle,
     coloured,
@@ -42,7 +43,7 @@ _COLOURS: dict[RunStatus, str] = {
 
 @click.group()
 def command() -> None:
-    """List, show, cancel and resume runs.
+    """List, show, cancel and resume runs, and decide what they wait for.
 
     A run id may be cut to a prefix that no other run has.
 
@@ -96,7 +97,7 @@ def list_command(
             [
                 run.run_id,
                 run.agent,
-                run.status,
+                f"{run.status} ({run.reason})" if run.status == "interrupted" else run.status,
                 format_time(run.created_at, time_style),
                 _seconds(run.started_at, run.finished_at),
                 _tokens(run.usage.input_tokens + run.usage.output_tokens),
@@ -122,6 +123,7 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     """
     from timestep.cli.desk import open_desk
     from timestep.cli.trace import trace_of
+    from timestep.cli.waiting import waiting_lines
     from timestep.runs import full_run_id, list_steps
     from timestep.store.approvals import open_approvals
     from timestep.store.runs import get_stored_run
@@ -135,8 +137,8 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
         emit_json({"run": run, "approvals": asked, "segments": [node.to_json() for node in trace]})
         return
     _emit_header(run, trace, time_style)
-    for approval in asked:
-        emit(f"waits for an approval of {_excerpt(f'{approval.tool}({approval.arguments})')}")
+    for line in waiting_lines(run, asked):
+        emit(line)
     if run.status == "queued" and not executors:
         emit(f"no live executor has the agent {run.agent!r}: start one with `timestep worker MODULE`")
     rows = [row for node in trace for row in _rows(node, run, time_style, depth=0)]
@@ -196,7 +198,7 @@ def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
 def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bool) -> None:
     """Print the output of a run that has ended.
 
-    The exit code is 4 when the run failed or was cancelled, 5 when it waits for an approval, and 1 when it has not
+    The exit code is 4 when the run failed or was cancelled, 5 when it waits for a person, and 1 when it has not
     ended.
 
     \b
@@ -268,6 +270,10 @@ def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
                 note(f"No live executor has the agent {before.agent!r}; start one:  timestep worker MODULE")
 
 
+for verb in (answer, settle, raise_limits):
+    command.add_command(verb)
+
+
 def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
     from timestep.cli.ending import error_text
     from timestep.cli.trace import turns_of
@@ -285,7 +291,7 @@ def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
         f"{tokens:,} tok",
     ]
     emit("  ".join(part for part in parts if part))
-    error = error_text(run) if run.status == "failed" else None
+    error = error_text(run) if run.status in ("failed", "interrupted") and run.error is not None else None
     for name, value in (
         ("session", run.session_id),
         ("input", run.input_items),

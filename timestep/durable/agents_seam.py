@@ -11,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import agents._run_state_agent_identity as sdk_agent_identity
 import agents.mcp.util as sdk_mcp
+import agents.run_internal.agent_tool_configuration as sdk_tool_configuration
 import agents.run_internal.guardrails as sdk_guardrails
 import agents.run_internal.model_retry as sdk_model_retry
 import agents.run_internal.run_loop as sdk_run_loop
 import agents.run_internal.tool_actions as sdk_tool_actions
 import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
+import agents.run_state as sdk_run_state
 import agents.tool as sdk_tool
 from agents import Agent, FunctionTool, RunConfig, RunResult, RunResultStreaming, RunState, Tool
 from agents.agent_tool_state import peek_agent_tool_run_result
@@ -58,6 +62,9 @@ custom_execute = sdk_tool_actions.CustomToolAction.execute
 apply_patch_execute = sdk_tool_actions.ApplyPatchAction.execute
 computer_capture = sdk_tool_actions.ComputerAction._execute_action_and_capture
 handle_chat_stream = ChatCmplStreamHandler.handle_stream
+build_agent_identity_map = sdk_agent_identity._build_agent_identity_map
+observe_tools = sdk_tool_configuration._observe_tools
+get_ambiguous_agent_ids = sdk_agent_identity._get_ambiguous_agent_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,10 @@ def install(new: Replacements) -> None:
     _set_class_function(sdk_tool_actions.ApplyPatchAction, "execute", new.apply_patch_execute)
     _set_class_function(sdk_tool_actions.ComputerAction, "_execute_action_and_capture", new.computer_capture)
     _set_class_function(ChatCmplStreamHandler, "handle_stream", new.handle_chat_stream)
+    sdk_tool_configuration._observe_tools = _observe_tools
+    for module in (sdk_agent_identity, sdk_run_state):
+        module._build_agent_identity_map = _build_agent_identity_map
+        module._get_ambiguous_agent_ids = _get_ambiguous_agent_ids
     set_default_agent_runner(new.runner)
 
 
@@ -330,6 +341,38 @@ def set_custom_data(context: Any, value: Any) -> None:
     context._custom_data = value
 
 
+def _build_agent_identity_map(initial_agent: Agent[Any]) -> dict[str, Agent[Any]]:
+    """Return what the SDK returns, at once when no two agents have the same name.
+
+    Only agents of one name are told apart by what they are made of. The SDK describes every agent, six times for each
+    `RunState.to_json`: half of its cost.
+    """
+    reached = list(sdk_agent_identity._iter_agent_graph(initial_agent))
+    by_name = {agent.name: agent for agent in reached}
+    return by_name if len(by_name) == len(reached) else build_agent_identity_map(initial_agent)
+
+
+def _get_ambiguous_agent_ids(initial_agent: Agent[Any]) -> set[int]:
+    reached = list(sdk_agent_identity._iter_agent_graph(initial_agent))
+    is_clear = len({agent.name for agent in reached}) == len(reached)
+    return set() if is_clear else get_ambiguous_agent_ids(initial_agent)
+
+
+def _observe_tools(active: list[Any], tools: tuple[Tool, ...]) -> None:
+    """Note a conflict between the running uses of one agent, as the SDK does, without a look at every one of them.
+
+    The SDK compares `tools` with what each of them began with, several times a turn: of 200 runs at once that is a
+    fifth of the work. Until a conflict is found all have begun with the same, so the first speaks for all; a conflict
+    marks all that are there, so the first has every mark.
+    """
+    first = active[0] if active else None
+    if first is None or len(active) == 1:
+        return
+    is_same = len(first.initial_tools) == len(tools) and all(map(operator.is_, first.initial_tools, tools))
+    if first.conflicted or first.tools_assigned or not is_same:
+        observe_tools(active, tools)
+
+
 def _set_class_function(owner: type, name: str, function: Callable[..., Any]) -> None:
     async def call(cls: type, *arguments: Any, **named: Any) -> Any:
         return await function(*arguments, **named)
@@ -360,6 +403,10 @@ _check(output_guardrail, ["guardrail", "agent", "agent_output", "context"])
 _check(list_mcp_tools, ["server", "run_context", "agent"])
 _check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 _check(computer_capture, ["computer", "tool_call"])
+_check(build_agent_identity_map, ["initial_agent"])
+_check(observe_tools, ["active", "tools"])
+_check(get_ambiguous_agent_ids, ["initial_agent"])
+_check(sdk_agent_identity._iter_agent_graph, ["initial_agent"])
 _check(RunState._find_nested_approval_state, ["self", "approval_item"])
 _check(sdk_run_loop.get_output_schema, ["agent"])
 _check(peek_agent_tool_run_result, ["tool_call", "scope_id"])

@@ -12,16 +12,13 @@ from agents.version import __version__ as sdk_version
 
 from timestep.durable.decisions import call_id_of, digest_of_arguments
 from timestep.durable.engine import engine
-from timestep.durable.halt import Question
+from timestep.durable.halt import error_of
 from timestep.durable.output import dump_output
 from timestep.durable.run import Outcome
 from timestep.durable.scope import Segment
 from timestep.durable.tool_policy import policy_of
 from timestep.errors import (
-    LimitReachedError,
-    OutcomeUnknownError,
     SnapshotTooLargeError,
-    TimestepError,
 )
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
@@ -65,15 +62,6 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
         approvals=_questions(outcome, stored, segment) if result is None else _approvals(result, stored, segment),
         continues=outcome.is_checkpoint,
         is_repeated=bool(outcome.questions),
-    )
-
-
-def error_of(question: Question) -> TimestepError:
-    """Return the error with which a run fails that may not ask."""
-    if question.kind == "limit":
-        return LimitReachedError(question.details["message"])
-    return OutcomeUnknownError(
-        f"The call {question.call_id!r} of {question.tool!r} was started, and its process died before it was recorded."
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from timestep.errors import LimitReachedError, OutcomeUnknownError, TimestepError
 from timestep.records import ApprovalKind
 
 
@@ -26,6 +27,15 @@ class Question:
     arguments: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     is_fatal: bool = False
+
+
+def error_of(question: Question) -> TimestepError:
+    """Return the error with which a run fails that may not ask."""
+    if question.kind == "limit":
+        return LimitReachedError(question.details["message"])
+    return OutcomeUnknownError(
+        f"The call {question.call_id!r} of {question.tool!r} was started, and its process died before it was recorded."
+    )
 
 
 class Halted(BaseException):

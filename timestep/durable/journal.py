@@ -101,19 +101,29 @@ LONGEST_CHARACTER = 12
 """Bytes that one character of text takes as JSON at the most: two escapes of a surrogate pair."""
 
 
-def check_size(envelope: Json, *, limit_bytes: int, what: str) -> None:
-    """Refuse an envelope whose JSON is larger than `limit_bytes`.
+def check_size(value: Json, *, limit_bytes: int, what: str) -> None:
+    """Refuse a value whose JSON is larger than `limit_bytes`.
 
     Raises:
         ResultTooLargeError: it is larger.
     """
-    if isinstance(envelope, str) and len(envelope) * LONGEST_CHARACTER < limit_bytes:
-        return
-    size = len(dump_json(envelope).encode())
+    if not isinstance(value, str) or len(value) * LONGEST_CHARACTER >= limit_bytes:
+        dump_checked(value, limit_bytes=limit_bytes, what=what)
+
+
+def dump_checked(value: Json, *, limit_bytes: int, what: str) -> str:
+    """Return a value as the journal stores it.
+
+    Raises:
+        ResultTooLargeError: that is larger than `limit_bytes`.
+    """
+    text = dump_json(value)
+    size = len(text.encode())
     if size > limit_bytes:
         raise ResultTooLargeError(
             f"The result of {what} has {size:,} bytes, more than the limit of {limit_bytes:,} for one step."
         )
+    return text
 
 
 def _model_type_name(value: BaseModel, what: str) -> str:

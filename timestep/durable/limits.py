@@ -32,7 +32,7 @@ def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
     }
     for name in LIMITS:
         limit, value = getattr(segment.limits, name), values[name]
-        unpriced = used.unpriced if name == "max_cost_micro_usd" else None
+        unpriced = used.unpriced if name == "max_cost_micro_usd" and not _was_raised(segment, name) else None
         if limit is None or (value < limit and unpriced is None):
             continue
         message = f"The run has reached its limit {name}={limit}: it has used {value}."
@@ -42,6 +42,11 @@ def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
         fails = segment.limits.on_limit == "fail"
         raise Halted(Question(kind="limit", agent=agent, call_key=name, details=details, is_fatal=fails))
     return values
+
+
+def _was_raised(segment: Segment, name: str) -> bool:
+    """Whether a person has raised this limit, and so knows what its counting leaves out."""
+    return any(each.kind == "limit" and (each.details or {}).get("limit") == name for each in segment.decisions)
 
 
 def used_by(segment: Segment) -> Used:

@@ -23,7 +23,12 @@ from timestep.records import RunLimits, RunRequest, RunStatus
 from timestep.runs import digest_of, enqueue_run
 from timestep.store.runs import get_stored_run
 
-POLLING_SECONDS = 0.25
+POLLING_SECONDS = 1.0
+"""Wait between two looks at a queue. A look is about ten statements, from every executor."""
+
+SEGMENT_POLLING_SECONDS = 0.25
+"""The same for segments that go on: a person may be waiting."""
+
 DEFAULT_LIMIT = {"limit": 50, "period": 60}
 """Starts of the default queue: at most 50 in 60 seconds."""
 
@@ -190,7 +195,8 @@ def ensure_queue(name: str) -> None:
     if name in _known:
         return
     limiter: Any = DEFAULT_LIMIT if name == DEFAULT_QUEUE else None
-    DBOS.register_queue(name, limiter=limiter, polling_interval_sec=POLLING_SECONDS, on_conflict="never_update")
+    seconds = SEGMENT_POLLING_SECONDS if name == SEGMENT_QUEUE else POLLING_SECONDS
+    DBOS.register_queue(name, limiter=limiter, polling_interval_sec=seconds, on_conflict="never_update")
     _known.add(name)
 
 

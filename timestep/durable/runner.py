@@ -112,7 +112,12 @@ def _foreign_scope(*, attempt: int) -> Scope | None:
     context = dbos_seam.current_context()
     if context is None or not context.is_workflow():
         return None
-    segment = Segment(run_id=context.workflow_id, attempt=attempt, max_result_bytes=current_settings().max_result_bytes)
+    segment = Segment(
+        run_id=context.workflow_id,
+        attempt=attempt,
+        is_foreign=True,
+        max_result_bytes=current_settings().max_result_bytes,
+    )
     return Scope(segment=segment, path=f"run{context.function_id}/", runs=1, is_foreign=True)
 
 

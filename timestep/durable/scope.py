@@ -51,13 +51,14 @@ class Segment:
     """The executing segment, shared by all of its scopes.
 
     `attempt` counts the executions of this segment: 1 means that nothing of it was started before. A fork goes on
-    from the copied journal of a failed segment.
+    from the copied journal of a failed segment. A foreign one is a workflow of the program's own, without a run.
     """
 
     run_id: str
     number: int = 1
     attempt: int = 1
     is_fork: bool = False
+    is_foreign: bool = False
     stream: bool = False
     max_result_bytes: int
     record: Record = field(default_factory=Record)

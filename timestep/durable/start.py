@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
 
 from agents import Agent, RunConfig, RunState
 from dbos import DBOS, SetWorkflowID
@@ -21,6 +21,7 @@ from timestep.durable.request import build_request, request_fields
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.durable.run_state_store import RunStateStore
+from timestep.durable.watch import watching
 from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed, UnsupportedError
 from timestep.events import read_events
@@ -36,9 +37,6 @@ Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 OnInterruption = Literal["return", "wait", "raise"]
 LONGEST_START_SECONDS = 30
-WATCH_SECONDS = 0.5
-"""How often a waiting caller looks whether its run was cancelled, or ended in another process."""
-T = TypeVar("T")
 
 
 async def run_agent_workflow(
@@ -253,20 +251,14 @@ async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow
     A closed segment is over: its row says so. DBOS notes the end of the workflow meanwhile.
     """
     here = asyncio.ensure_future(handle.get_result())
-    stored = asyncio.ensure_future(
-        _after(WATCH_SECONDS, wait_until(engine().database, run_id, poll_seconds=WATCH_SECONDS, is_starting=True))
-    )
     ending.note(workflow_id, here)
-    stored.add_done_callback(_seen)
-    try:
+    with watching(run_id) as stored:
         await asyncio.wait((here, stored, outcome), return_when=asyncio.FIRST_COMPLETED)
         if here.done() and isinstance(here.exception(), SnapshotAlreadyResumed):
             here.result()  # another run was first: there is no row to wait for
         if here.done() and not outcome.done():  # DBOS gave the workflow up, or another executor has it
             await stored
         return outcome.result() if outcome.done() else None
-    finally:
-        stored.cancel()
 
 
 async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> DurableRunResult:
@@ -301,21 +293,6 @@ def _refuse_in_step() -> None:
             "A durable run cannot start inside a step or a tool's body.",
             hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
         )
-
-
-async def _after(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Wait before `work`: a run that is over sooner is not looked up."""
-    try:
-        await asyncio.sleep(seconds)
-    except BaseException:
-        work.close()
-        raise
-    return await work
-
-
-def _seen(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 async def stream_events(run_id: str, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:

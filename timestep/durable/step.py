@@ -13,12 +13,13 @@ from typing import Any
 from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
-from timestep.durable import in_flight
+from timestep.durable import dbos_seam, in_flight
 from timestep.durable.gate import gate
-from timestep.durable.halt import Halted
-from timestep.durable.journal import Json, check_size
+from timestep.durable.halt import Halted, error_of
+from timestep.durable.journal import Json, dump_checked
 from timestep.durable.scope import Segment
 from timestep.serializer import decode_error, encode_error
+from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]
 
@@ -51,13 +52,13 @@ async def run_step(
     """
     limit_bytes = segment.max_result_bytes if max_bytes is None else max_bytes
 
-    async def enclosed() -> Envelope:
+    async def enclosed() -> tuple[Envelope, str]:
         try:
             envelope = await body()
-            check_size(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
+            return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
-            return {"error": encode_error(error)}
-        return envelope
+            envelope = {"error": encode_error(error)}
+            return envelope, dump_json(envelope)
 
     try:
         await gate.pass_through()
@@ -74,14 +75,18 @@ async def run_step(
     finally:
         halt.end()
     assert question is not None
+    if segment.is_foreign:  # a workflow of the program's own has no run that could wait
+        raise StepFailure(error_of(question))
     raise await halt.ask(question)
 
 
-async def _run(reservation: StepReservation, name: str, body: Callable[[], Coroutine[Any, Any, Envelope]]) -> Envelope:
+async def _run(
+    reservation: StepReservation, name: str, body: Callable[[], Coroutine[Any, Any, tuple[Envelope, str]]]
+) -> Envelope:
     gate.inside += 1
     running = in_flight.enter(DBOS.workflow_id or "")
     try:
-        return await reservation.run_async({"name": name}, body)
+        return await dbos_seam.run_reserved(reservation, name, body)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from dbos import DBOSClient
+from dbos import DBOSClient, WorkflowStatus
 
+from timestep.approvals import expire_approvals
 from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunFailedError, RunStateError
-from timestep.ids import segment_id
+from timestep.ids import run_of_segment, segment_id
 from timestep.runs import cancel_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
@@ -22,6 +24,7 @@ from timestep.store.runs import (
     runs_waiting_for_agents,
     unfinished_segments,
 )
+from timestep.store.segments import enqueue_segment
 
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
@@ -33,11 +36,13 @@ class Chores:
     def __init__(self, database: Database, client: DBOSClient, *, executor_id: str) -> None:
         self._database, self._client, self._executor_id = database, client, executor_id
         self._suspects: set[str] = set()
+        self._missing: set[str] = set()
         self._compared_at = time.monotonic()
 
     def do_all(self) -> None:
         """Do what is due; every chore is harmless when another executor does it too."""
         self._cancel_overdue()
+        expire_approvals(self._database)
         self._interrupt_cancelled()
         self._resume_waiting_for_agents()
         if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
@@ -71,6 +76,7 @@ class Chores:
         if not by_workflow:
             return
         workflows = self._client.list_workflows(workflow_ids=list(by_workflow), load_input=False, load_output=False)
+        self._start_missing({key for key, (_, status) in by_workflow.items() if status == "queued"}, workflows)
         for workflow in workflows:
             run_id, status = by_workflow[workflow.workflow_id]
             if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
@@ -79,6 +85,15 @@ class Chores:
                 self._database.run_sync(mark_cancelled, run_id, reason="cancelled")
             elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
                 self._fail(run_id, workflow.workflow_id, workflow.status)
+
+    def _start_missing(self, queued: set[str], workflows: Sequence[WorkflowStatus]) -> None:
+        """Enqueue segments that nothing starts: who claimed one died before it was there. Missing twice is missing."""
+        missing = queued - {workflow.workflow_id for workflow in workflows}
+        for workflow_id in missing & self._missing:
+            run_id, number = run_of_segment(workflow_id)
+            if number > 1:  # a first one is stored with its run
+                self._database.run_sync(enqueue_segment, run_id, number)
+        self._missing = missing
 
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":

@@ -147,11 +147,11 @@ class Executor:
         if self._connection is None or self._connection.closed:
             self._regain()
         assert self._connection is not None
-        self._connection.execute("select 1")
+        free = self._connection.execute(_FREE, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
         self._gate.is_open = True
         if not self._has_launched or self._gate.is_fenced:
             return
-        self._take_over(self._connection)
+        self._take_over(self._connection, free)
         for chore in self._chores:
             chore()
 
@@ -181,9 +181,8 @@ class Executor:
         if self._has_launched:
             dbos_seam.stop_taking_work()
 
-    def _take_over(self, connection: psycopg.Connection[Any]) -> None:
-        found = connection.execute(_FREE, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
-        for executor_id, pid, space, free_seconds, up_seconds in found:
+    def _take_over(self, connection: psycopg.Connection[Any], free: list[tuple[Any, ...]]) -> None:
+        for executor_id, pid, space, free_seconds, up_seconds in free:
             is_dead = space == process_space() and not _is_alive(pid)
             if free_seconds is None and not is_dead:
                 connection.execute("update timestep.executors set free_since = now() where id = %s", [executor_id])

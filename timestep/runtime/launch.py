@@ -200,6 +200,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         _quieten()
         DBOS.launch()
         dbos_seam.separate_tool_threads(settings.tool_threads)
+        dbos_seam.read_without_transactions(database.autocommit_engine)
         client = connect_client(database, name=settings.name)
         set_engine(
             Engine(

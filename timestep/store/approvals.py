@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from timestep.records import Approval, ApprovalKind, ApprovalStatus
+from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
 from timestep.store.tables import JSON, approvals, insert_rows, row_values, runs
 
@@ -75,7 +76,7 @@ def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> No
         connection.execute(_INSERT, approval_values(asked))
 
 
-def approval_values(asked: Sequence[Approval]) -> dict[str, list[Any]]:
+def approval_values(asked: Sequence[Approval]) -> dict[str, str]:
     """Return open approvals as parameters of `insert_rows` with the prefix `asked`."""
     rows = [{**vars(approval), "arguments": storable_text(approval.arguments)} for approval in asked]
     return row_values(approvals, ASKED_COLUMNS, "asked", rows)
@@ -120,6 +121,14 @@ def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:
     """Return what the run waits for, in the order of the questions."""
     query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.status == "open").order_by(*_ORDER)
     return [Approval(**row) for row in connection.execute(query).mappings()]
+
+
+def newest_of_call(connection: sa.Connection, run_id: str, call_id: str) -> Approval | None:
+    """Return what a run asked last about a call, decided or not; None when it never did."""
+    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.call_id == call_id)
+    newest_first = query.order_by(approvals.c.segment.desc(), approvals.c.place.desc()).limit(1)
+    row = connection.execute(newest_first).mappings().first()
+    return Approval(**row) if row is not None else None
 
 
 def approvals_of_segment(connection: sa.Connection, run_id: str, segment: int) -> list[Approval]:
@@ -172,6 +181,7 @@ def list_approvals(
     return [Approval(**row) for row in connection.execute(query).mappings()]
 
 
+@one_statement
 def expired_approvals(connection: sa.Connection) -> list[str]:
     """Return the ids of open approvals of interrupted runs whose time is over."""
     query = (

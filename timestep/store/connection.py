@@ -66,16 +66,9 @@ class Database:
         self._lock = Lock()
         self._is_made = False
         self._threads: ThreadPoolExecutor | None = None
-        self.engine = sa.create_engine(
-            "postgresql+psycopg://",
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            hide_parameters=True,
-            json_serializer=dump_json,
-        )
-        # Not through the engine's own url: psycopg reads every form that libpq knows, many hosts included.
-        event.listen(self.engine, "do_connect", self._connect_for_engine)
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.engine = self._make_engine()
+        self.autocommit_engine = self._make_engine(isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        """For single statements, with connections of its own: to switch one to and fro costs more than a statement."""
 
     @property
     def display_url(self) -> str:
@@ -148,7 +141,7 @@ class Database:
         A pooled connection that turns out dead before the commit is replaced once; `function` runs again.
         """
         for is_last in (False, True):
-            engine = self._autocommit if function in _SINGLE else self.engine
+            engine = self.autocommit_engine if function in _SINGLE else self.engine
             with engine.connect() as connection:
                 try:
                     result = function(connection, *args, **kwargs)
@@ -176,6 +169,7 @@ class Database:
         if threads is not None:
             threads.shutdown(wait=True)
         self.engine.dispose()
+        self.autocommit_engine.dispose()
         if self._server is not None:
             self._server.release()
 
@@ -184,6 +178,19 @@ class Database:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="timestep-store")
             return self._threads
+
+    def _make_engine(self, **options: Any) -> sa.Engine:
+        engine = sa.create_engine(
+            "postgresql+psycopg://",
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            hide_parameters=True,
+            json_serializer=dump_json,
+            **options,
+        )
+        # Not through the engine's own url: psycopg reads every form that libpq knows, many hosts included.
+        event.listen(engine, "do_connect", self._connect_for_engine)
+        return engine
 
     def _connect_for_engine(
         self, dialect: Dialect, record: object, arguments: list[Any], parameters: dict[str, Any]

@@ -10,6 +10,7 @@ from timestep.errors import InvalidInputError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def dump_json(value: Any) -> str:
@@ -21,8 +22,10 @@ def dump_json(value: Any) -> str:
         InvalidInputError: `value` holds NaN, an infinity or something that JSON has no form for.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        return json.dumps(value, allow_nan=False) if _SURROGATE.search(text) else text
+        text = _encode(value)
+        if text.isascii() or not _SURROGATE.search(text):
+            return text
+        return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(
             f"The value cannot be stored as JSON: {error}.",

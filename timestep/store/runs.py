@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from timestep.errors import RunNotFoundError
 from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, TokenUsage
+from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
 
 
@@ -106,7 +107,11 @@ def mark_queued(
 def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
     """Let a run that was cancelled while it waited for a decision wait again."""
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "cancelled")
-    change = {"status": "interrupted", "reason": "approval", "finished_at": None}
+    asked = sa.select(sa.case((approvals.c.kind == "question", "approval"), else_=approvals.c.kind)).where(
+        approvals.c.run_id == runs.c.id, approvals.c.segment == runs.c.segment, approvals.c.status == "open"
+    )
+    reason = asked.order_by(approvals.c.place).limit(1).scalar_subquery()
+    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, "approval"), "finished_at": None}
     return connection.execute(statement.values(change)).rowcount == 1
 
 
@@ -138,12 +143,14 @@ def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: d
     return connection.execute(statement.values(change)).rowcount == 1
 
 
+@one_statement
 def overdue_runs(connection: sa.Connection) -> list[str]:
     """Return the running runs that have reached their time limit."""
     query = sa.select(runs.c.id).where(runs.c.status == "running", runs.c.deadline_at <= sa.func.now())
     return list(connection.execute(query).scalars())
 
 
+@one_statement
 def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) -> list[tuple[str, int]]:
     """Return id and segment of the runs that no executor could take because it did not know their agent."""
     query = sa.select(runs.c.id, runs.c.segment).where(
@@ -152,6 +159,7 @@ def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) ->
     return [(run_id, segment) for run_id, segment in connection.execute(query)]
 
 
+@one_statement
 def unfinished_segments(connection: sa.Connection, *, older_than_seconds: float) -> list[tuple[str, int, RunStatus]]:
     """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows."""
     age = sa.func.now() - sa.cast(f"{older_than_seconds} seconds", sa.Interval)
@@ -185,6 +193,13 @@ def find_stored_run(connection: sa.Connection, run_id: str, *, for_update: bool 
     query = sa.select(*runs.c).where(runs.c.id == run_id)
     row = connection.execute(query.with_for_update() if for_update else query).mappings().first()
     return stored_run(row) if row is not None else None
+
+
+@one_statement
+def settled_among(connection: sa.Connection, run_ids: Collection[str]) -> set[str]:
+    """Return which of these runs have ended or wait for a person."""
+    query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status.in_((*FINISHED, "interrupted")))
+    return set(connection.execute(query).scalars())
 
 
 def list_runs(

@@ -72,7 +72,7 @@ def get_call(connection: sa.Connection, run_id: str, call_key: str) -> ToolCall:
     return ToolCall(**connection.execute(query).mappings().one())
 
 
-def tool_call_values(calls: Sequence[ToolCall]) -> dict[str, list[Any]]:
+def tool_call_values(calls: Sequence[ToolCall]) -> dict[str, str]:
     """Return the calls as parameters of `insert_rows` with the prefix `calls`."""
     rows = [{**vars(call), "arguments": storable_text(call.arguments)} for call in calls]
     return row_values(tool_calls, COLUMNS, "calls", rows)

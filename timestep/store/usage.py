@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -41,7 +40,7 @@ def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> 
         connection.execute(_INSERT, usage_values(calls))
 
 
-def usage_values(calls: Sequence[ModelCallUsage]) -> dict[str, list[Any]]:
+def usage_values(calls: Sequence[ModelCallUsage]) -> dict[str, str]:
     """Return the calls as parameters of `insert_rows` with the prefix `used`."""
     return row_values(usage, COLUMNS, "used", [vars(call) for call in calls])
 

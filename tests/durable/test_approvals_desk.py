@@ -1,0 +1,549 @@
+"""Decisions from outside: rows that a run waits for, decided through `timestep.approvals`, the client and plain SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from timestep.approvals import (
+    answer,
+    approve,
+    expire_approvals,
+    get_approval,
+    list_approvals,
+    raise_limits,
+    reject,
+    settle,
+)
+from timestep.client import Client
+from timestep.embedded_postgres import EmbeddedPostgres
+from timestep.errors import (
+    AmbiguousCallError,
+    ApprovalAlreadyDecided,
+    ApprovalChangedError,
+    ApprovalExpiredError,
+    ApprovalNotFoundError,
+    ApprovalNotWaitingError,
+    InvalidInputError,
+    RunNotFoundError,
+)
+from timestep.records import Approval, Run, RunLimits, RunRequest
+from timestep.runs import cancel_run, connect_client, resume_run
+from timestep.store.approvals import insert_approvals
+from timestep.store.connection import Database, open_database
+from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.tables import runs
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def url(server: EmbeddedPostgres, new_database: Callable[[], str]) -> str:
+    """A migrated database of these tests; nothing is launched on it."""
+    return server.url(new_database())
+
+
+@pytest.fixture
+def desk(url: str) -> Iterator[Desk]:
+    database = open_database(url, application="test")
+    yield Desk(database)
+    database.close()
+
+
+class Desk:
+    """Runs that wait, and a look at what became of them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def waiting(self, *calls: dict[str, Any], reason: str = "approval") -> str:
+        """Store a run whose first segment ended with these questions and return its id."""
+        run_id = f"run-{next(_numbers)}"
+        request = RunRequest(run_id=run_id, agent="clerk", input_items="hi")
+        asked = [self._asked(run_id, place, call) for place, call in enumerate(calls)]
+        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
+        self.change(run_id, status="interrupted", reason=reason, segment=1, closed_segment=1)
+        self.database.run_sync(insert_approvals, asked)
+        return run_id
+
+    def _asked(self, run_id: str, place: int, call: dict[str, Any]) -> Approval:
+        arguments = call.get("arguments", '{"order": 7}')
+        fields: dict[str, Any] = {
+            "id": f"{run_id}-{place}", "run_id": run_id, "segment": 1, "place": place, "session_id": None,
+            "agent": "clerk", "tool": "refund", "call_id": f"call_{place}", "arguments": arguments,
+            "arguments_digest": hashlib.sha256(arguments.encode()).hexdigest(),
+        }  # fmt: skip
+        return Approval(**fields | call)
+
+    def change(self, run_id: str, **fields: Any) -> None:
+        """Change the row of a run."""
+        self.database.run_sync(lambda connection: connection.execute(
+            sa.update(runs).where(runs.c.id == run_id).values(fields)))  # fmt: skip
+
+    def sql(self, statement: str, **parameters: Any) -> list[Any]:
+        """Return the rows of plain SQL."""
+
+        def execute(connection: sa.Connection) -> list[Any]:
+            found = connection.execute(sa.text(statement), parameters)
+            return list(found) if found.returns_rows else []
+
+        return self.database.run_sync(execute)
+
+    def run(self, run_id: str) -> Run:
+        return self.database.run_sync(get_stored_run, run_id).run
+
+    def workflows(self, run_id: str) -> list[tuple[str, str]]:
+        """Return id and name of the enqueued workflows of a run."""
+        return self.sql(
+            "select workflow_uuid, name from dbos.workflow_status where workflow_uuid like :id || '~%' order by 1",
+            id=run_id,
+        )
+
+    async def statuses(self, run_id: str) -> list[str]:
+        """Return the status of all approvals of a run in their order."""
+        return [each.status for each in await list_approvals(run_id, is_waiting=False, database=self.database)]
+
+
+QUESTION = {"kind": "question", "tool": "ask_user", "details": {"question": "Which?", "choices": ["S", "M"]}}
+FREE_QUESTION = {"kind": "question", "tool": "ask_user", "details": {"question": "Which?", "choices": None}}
+UNKNOWN = {"kind": "outcome_unknown", "call_key": "1:call_0", "details": {"attempt": 1, "started_at": "then"}}
+LIMIT = {
+    "kind": "limit", "tool": "", "call_id": "", "arguments": "",
+    "details": {"limit": "max_turns", "value": 3, "used": 3, "message": "The run has reached max_turns=3."},
+}  # fmt: skip
+
+
+async def test_the_last_decision_queues_the_next_segment_once(desk: Desk) -> None:
+    run_id = desk.waiting({}, {})
+    first = await approve(run_id, "call_0", by="ann", database=desk.database)
+    assert (first.status, first.decided_by, first.is_sticky) == ("approved", "ann", False)
+    assert first.decided_at is not None
+    assert (desk.run(run_id).status, desk.workflows(run_id)) == ("interrupted", [])
+    second = await reject(run_id, by="bob", reason="too much", database=desk.database)
+    assert (second.call_id, second.status, second.reason) == ("call_1", "rejected", "too much")
+    run = desk.run(run_id)
+    assert (run.status, run.reason, run.segment) == ("queued", None, 2)
+    assert desk.workflows(run_id) == [(f"{run_id}~2", "agent_run")]
+    client = connect_client(desk.database, name="test")
+    [workflow] = client.list_workflows(workflow_ids=[f"{run_id}~2"])
+    client.destroy()
+    assert (workflow.queue_name, workflow.status) == ("timestep_segments", "ENQUEUED")
+    assert workflow.input is not None
+    assert list(workflow.input["args"]) == [{"agent": "clerk", "run_id": run_id, "segment": 2}]
+
+
+async def test_of_two_deciders_at_the_same_moment_one_is_first_and_the_other_is_told_who(desk: Desk) -> None:
+    run_id = desk.waiting({})
+    with desk.database.engine.connect() as holder:  # both come to the row before either may go on
+        holder.execute(sa.text("select 1 from timestep.runs where id = :id for update"), {"id": run_id})
+        deciding = [
+            asyncio.ensure_future(approve(run_id, by="ann", database=desk.database)),
+            asyncio.ensure_future(reject(run_id, by="bob", database=desk.database)),
+        ]
+        waiting = "select count(*) from pg_locks where not granted"
+        while desk.sql(waiting)[0][0] < 2:
+            await asyncio.sleep(0.02)
+        holder.rollback()
+    ended = await asyncio.gather(*deciding, return_exceptions=True)
+    [refused] = [each for each in ended if isinstance(each, ApprovalAlreadyDecided)]
+    [made] = [each for each in ended if isinstance(each, Approval)]
+    assert made.decided_by in ("ann", "bob")
+    assert (refused.approval_id, refused.status, refused.decided_by) == (made.id, made.status, made.decided_by)
+    assert refused.decided_at is not None
+    assert made.decided_at == datetime.fromisoformat(refused.decided_at)
+    assert f"was {made.status} by {made.decided_by!r}" in str(refused)
+    assert await get_approval(made.id, database=desk.database) == made
+    assert desk.workflows(run_id) == [(f"{run_id}~2", "agent_run")]
+
+
+async def test_a_crowd_decides_each_of_many_calls_once(desk: Desk) -> None:
+    run_id = desk.waiting(*({} for _ in range(6)))
+    ended = await asyncio.gather(
+        *(
+            verb(run_id, f"call_{place}", by=verb.__name__, database=desk.database)
+            for place in range(6)
+            for verb in (approve, reject)
+        ),
+        return_exceptions=True,
+    )
+    assert len([each for each in ended if isinstance(each, Approval)]) == 6
+    assert len([each for each in ended if isinstance(each, (ApprovalAlreadyDecided, ApprovalNotWaitingError))]) == 6
+    assert (desk.run(run_id).segment, desk.workflows(run_id)) == (2, [(f"{run_id}~2", "agent_run")])
+
+
+@pytest.mark.parametrize(("verb", "status"), [(approve, "approved"), (reject, "rejected")])
+async def test_always_decides_the_other_open_calls_of_this_tool_by_this_agent(
+    desk: Desk, verb: Any, status: str
+) -> None:
+    run_id = desk.waiting({}, {}, {"tool": "ship"}, {"agent": "deputy"}, FREE_QUESTION | {"tool": "refund"})
+    other = desk.waiting({})
+    made = await verb(run_id, "call_1", by="ann", always=True, database=desk.database)
+    assert made.is_sticky
+    assert await desk.statuses(run_id) == [status, status, "open", "open", "open"]
+    assert await desk.statuses(other) == ["open"]
+    also = await get_approval(f"{run_id}-0", database=desk.database)
+    assert (also.decided_by, also.decided_at, also.is_sticky) == ("ann", made.decided_at, True)
+    assert desk.run(run_id).status == "interrupted"
+
+
+async def test_always_does_not_decide_a_call_whose_time_is_over(desk: Desk) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    run_id = desk.waiting({}, {"expires_at": past, "on_expiry": "reject"})
+    await approve(run_id, "call_0", by="ann", always=True, database=desk.database)
+    assert await desk.statuses(run_id) == ["approved", "open"]
+    assert expire_approvals(desk.database) >= 1
+    assert await desk.statuses(run_id) == ["approved", "expired"]
+
+
+async def test_two_open_calls_with_one_call_id_are_told_apart_by_their_approval_ids(desk: Desk) -> None:
+    run_id = desk.waiting({"call_id": "same"}, {"call_id": "same", "arguments": '{"order": 8}'})
+    for call_id in ("same", None):
+        with pytest.raises(AmbiguousCallError, match=f"{run_id}-0, {run_id}-1") as refused:
+            await approve(run_id, call_id, by="ann", database=desk.database)
+        assert "approval_id" in refused.value.hint
+    assert await desk.statuses(run_id) == ["open", "open"]
+    await reject(run_id, approval_id=f"{run_id}-1", by="ann", database=desk.database)
+    await approve(run_id, "same", by="ann", database=desk.database)  # now it is the only open one
+    assert await desk.statuses(run_id) == ["approved", "rejected"]
+    with pytest.raises(ApprovalAlreadyDecided):
+        await approve(run_id, "same", by="bob", database=desk.database)
+
+
+async def test_what_was_shown_is_what_is_decided(desk: Desk) -> None:
+    run_id = desk.waiting({"arguments": '{"amount": 10}'})
+    shown = await get_approval(f"{run_id}-0", database=desk.database)
+    changed = '{"amount": 1000}'
+    desk.sql(
+        "update timestep.approvals set arguments = :text, arguments_digest = :digest where id = :id",
+        text=changed, digest=hashlib.sha256(changed.encode()).hexdigest(), id=shown.id,
+    )  # fmt: skip
+    for verb in (approve, reject):
+        with pytest.raises(ApprovalChangedError, match="1000"):
+            await verb(run_id, by="ann", arguments_digest=shown.arguments_digest, database=desk.database)
+    assert (await desk.statuses(run_id), desk.run(run_id).status) == (["open"], "interrupted")
+    assert (await approve(run_id, by="ann", database=desk.database)).arguments == changed
+
+
+async def test_what_nobody_decides_in_time_is_rejected(desk: Desk) -> None:
+    past, later = datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(hours=1)
+    run_id = desk.waiting({"expires_at": past, "on_expiry": "reject"}, {"expires_at": later, "on_expiry": "reject"})
+    expire_approvals(desk.database)
+    assert await desk.statuses(run_id) == ["expired", "open"]
+    assert desk.run(run_id).status == "interrupted"
+    late = await get_approval(f"{run_id}-0", database=desk.database)
+    assert (late.decided_by, late.decided_at is None) == (None, False)
+    with pytest.raises(ApprovalExpiredError):
+        await approve(run_id, "call_0", by="ann", database=desk.database)
+    await approve(run_id, "call_1", by="ann", database=desk.database)
+    assert (desk.run(run_id).status, len(desk.workflows(run_id))) == ("queued", 1)
+    assert expire_approvals(desk.database) == 0
+
+
+async def test_a_decision_after_the_time_is_the_expiry(desk: Desk) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    run_id = desk.waiting({"expires_at": past, "on_expiry": "reject"})
+    with pytest.raises(ApprovalExpiredError, match="expired at"):
+        await approve(run_id, by="ann", database=desk.database)
+    assert (await desk.statuses(run_id), desk.run(run_id).status) == (["expired"], "queued")
+    assert len(desk.workflows(run_id)) == 1
+
+
+async def test_an_expiry_that_fails_the_run_is_asked_again_after_a_resume(desk: Desk) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    run_id = desk.waiting({"expires_at": past, "on_expiry": "fail"}, {})
+    expire_approvals(desk.database)
+    run = desk.run(run_id)
+    assert (run.status, run.reason, desk.workflows(run_id)) == ("failed", "approval_expired", [])
+    assert run.error is not None
+    assert (run.error["type"], "in time" in run.error["message"]) == ("ApprovalExpiredError", True)
+    with pytest.raises(ApprovalNotWaitingError, match="is failed"):
+        await approve(run_id, "call_1", by="ann", database=desk.database)
+    client = connect_client(desk.database, name="test")
+    try:
+        resume_run(desk.database, client, run_id)
+    finally:
+        client.destroy()
+    assert await desk.statuses(run_id) == ["open", "open"]
+    again = await approve(run_id, "call_0", by="ann", database=desk.database)
+    assert (again.status, again.expires_at) == ("approved", None)
+
+
+async def test_a_cancelled_run_takes_no_decision_until_it_is_resumed(desk: Desk) -> None:
+    run_id = desk.waiting({})
+    client = connect_client(desk.database, name="test")
+    try:
+        cancel_run(desk.database, client, run_id)
+        assert await list_approvals(run_id, database=desk.database) == []
+        for verb in (approve, reject):
+            with pytest.raises(ApprovalNotWaitingError, match="the run is cancelled") as refused:
+                await verb(run_id, "call_0", by="ann", database=desk.database)
+        assert "timestep runs resume" in refused.value.hint
+        assert (await desk.statuses(run_id), desk.workflows(run_id)) == (["open"], [])
+        resume_run(desk.database, client, run_id)
+    finally:
+        client.destroy()
+    assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", "approval")
+    await approve(run_id, by="ann", database=desk.database)
+    assert desk.run(run_id).status == "queued"
+
+
+async def test_a_run_that_waits_again_says_for_what(desk: Desk) -> None:
+    client = connect_client(desk.database, name="test")
+    try:
+        for asked, reason in ((QUESTION, "approval"), (UNKNOWN, "outcome_unknown"), (LIMIT, "limit")):
+            run_id = desk.waiting(asked, reason=reason)
+            cancel_run(desk.database, client, run_id)
+            resume_run(desk.database, client, run_id)
+            assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", reason)
+    finally:
+        client.destroy()
+
+
+async def test_a_question_takes_one_of_its_choices(desk: Desk) -> None:
+    run_id = desk.waiting(QUESTION)
+    with pytest.raises(InvalidInputError, match="'XL' is none of the choices") as refused:
+        await answer(run_id, "XL", by="ann", database=desk.database)
+    assert "'S', 'M'" in refused.value.hint
+    made = await answer(run_id, "M", by="ann", database=desk.database)
+    assert (made.status, made.answer) == ("answered", "M")
+    assert desk.workflows(run_id) == [(f"{run_id}~2", "agent_run")]
+    free = desk.waiting(FREE_QUESTION)
+    assert (await answer(free, "", by="ann", database=desk.database)).answer == ""
+    with pytest.raises(InvalidInputError, match="An answer is text"):
+        await answer(desk.waiting(FREE_QUESTION), 7, by="ann", database=desk.database)  # type: ignore[arg-type]
+
+
+async def test_a_question_that_is_rejected_goes_on_too(desk: Desk) -> None:
+    run_id = desk.waiting(QUESTION)
+    assert (await reject(run_id, by="ann", reason="No idea.", database=desk.database)).status == "rejected"
+    assert desk.run(run_id).status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "result", "stored"),
+    [
+        ("happened", {"receipt": 7}, {"outcome": "happened", "result": {"receipt": 7}}),
+        ("happened", None, {"outcome": "happened", "result": None}),
+        ("did_not_happen", None, {"outcome": "did_not_happen"}),
+    ],
+)
+async def test_a_settled_call_goes_on_from_a_copy_of_the_journal(
+    desk: Desk, outcome: Any, result: Any, stored: Any
+) -> None:
+    run_id = desk.waiting(UNKNOWN, reason="outcome_unknown")
+    made = await settle(run_id, by="ann", outcome=outcome, result=result, database=desk.database)
+    assert (made.status, made.answer) == ("answered", stored)
+    assert desk.workflows(run_id) == [(f"{run_id}~2~copy", "copy_segment")]
+
+
+async def test_what_cannot_be_settled_fails_the_run(desk: Desk) -> None:
+    for settled in (True, False):
+        run_id = desk.waiting(UNKNOWN, reason="outcome_unknown")
+        if settled:
+            await settle(run_id, by="ann", outcome="fail", database=desk.database)
+        else:
+            await reject(run_id, by="ann", reason="Lost.", database=desk.database)
+        run = desk.run(run_id)
+        assert (run.status, run.reason, desk.workflows(run_id)) == ("failed", "outcome_unknown", [])
+        assert run.error is not None
+        assert (run.error["type"], run.error["module"]) == ("OutcomeUnknownError", "timestep.errors")
+        assert run.error["message"].endswith("unknown." if settled else "unknown. Lost.")
+
+
+async def test_malformed_settlements_are_refused(desk: Desk) -> None:
+    run_id = desk.waiting(UNKNOWN, reason="outcome_unknown")
+    wrong: Any
+    for wrong in ("maybe", None):
+        with pytest.raises(InvalidInputError, match="An outcome is"):
+            await settle(run_id, by="ann", outcome=wrong, database=desk.database)
+    with pytest.raises(InvalidInputError, match="JSON"):
+        await settle(run_id, by="ann", outcome="happened", result={1, 2}, database=desk.database)
+    assert await desk.statuses(run_id) == ["open"]
+
+
+async def test_a_limit_must_be_raised_above_what_was_used(desk: Desk) -> None:
+    run_id = desk.waiting(LIMIT, reason="limit")
+    for low in (RunLimits(max_turns=3), RunLimits(max_tokens=900), RunLimits()):
+        with pytest.raises(InvalidInputError, match="has reached max_turns=3 and used 3"):
+            await raise_limits(run_id, low, by="ann", database=desk.database)
+    limits = RunLimits(max_turns=9, max_seconds=60)
+    made = await raise_limits(run_id, limits, by="ann", database=desk.database)
+    assert (made.status, made.answer) == ("answered", {"limits": {"max_turns": 9, "max_seconds": 60}})
+    assert desk.workflows(run_id) == [(f"{run_id}~2~copy", "copy_segment")]
+    ended = desk.waiting(LIMIT, reason="limit")
+    await reject(ended, by="ann", database=desk.database)
+    assert (desk.run(ended).status, desk.run(ended).reason) == ("failed", "limit_reached")
+
+
+async def test_each_kind_takes_its_own_decisions(desk: Desk) -> None:
+    verbs: dict[str, Callable[[str], Any]] = {
+        "approve": lambda run_id: approve(run_id, "c", by="ann", database=desk.database),
+        "answer": lambda run_id: answer(run_id, "S", "c", by="ann", database=desk.database),
+        "settle": lambda run_id: settle(run_id, "c", by="ann", outcome="did_not_happen", database=desk.database),
+        "raise_limits": lambda run_id: raise_limits(
+            run_id, RunLimits(max_turns=9), by="ann", approval_id=f"{run_id}-0", database=desk.database
+        ),
+    }
+    kinds: dict[str, dict[str, Any]] = {"approve": {}, "answer": QUESTION, "settle": UNKNOWN, "raise_limits": LIMIT}
+    for kind, fields in kinds.items():
+        run_id = desk.waiting(fields | {"call_id": "c"})
+        for name, verb in verbs.items():
+            if name != kind:
+                with pytest.raises(InvalidInputError, match="another kind of decision") as refused:
+                    await verb(run_id)
+                assert f"`{kind}`" in refused.value.hint
+        assert (await desk.statuses(run_id), desk.run(run_id).status) == (["open"], "interrupted")
+        await verbs[kind](run_id)
+        assert desk.run(run_id).status == "queued"
+
+
+async def test_what_is_not_there_and_who_is_nobody_are_refused(desk: Desk) -> None:
+    run_id, other = desk.waiting({}), desk.waiting({})
+    database = desk.database
+    with pytest.raises(RunNotFoundError, match="'nowhere'"):
+        await approve("nowhere", by="ann", database=database)
+    with pytest.raises(ApprovalNotFoundError, match="has no call 'call_9'"):
+        await approve(run_id, "call_9", by="ann", database=database)
+    with pytest.raises(ApprovalNotFoundError, match=f"has no approval '{other}-0'"):
+        await approve(run_id, approval_id=f"{other}-0", by="ann", database=database)
+    with pytest.raises(ApprovalNotFoundError, match="'nothing'"):
+        await get_approval("nothing", database=database)
+    nobody: Any
+    for nobody in ("", "  ", None, 7):
+        with pytest.raises(InvalidInputError, match="Who decides is text"):
+            await approve(run_id, by=nobody, database=database)
+    await approve(run_id, by="ann", database=database)
+    with pytest.raises(ApprovalNotFoundError, match="waits for nothing"):
+        await approve(run_id, by="ann", database=database)
+
+
+async def test_a_run_that_has_asked_hundreds_of_times_is_decided_by_its_newest_question(desk: Desk) -> None:
+    run_id = desk.waiting(*({} for _ in range(120)))
+    desk.sql(
+        "update timestep.approvals set status = 'approved', asked_at = now() - interval '1 hour' "
+        "where run_id = :id and place < 119", id=run_id,
+    )  # fmt: skip
+    for call_id in (None, "call_119"):
+        with pytest.raises(ApprovalChangedError):
+            await approve(run_id, call_id, by="ann", arguments_digest="other", database=desk.database)
+    assert (await approve(run_id, by="ann", database=desk.database)).place == 119
+
+
+async def test_the_list_has_what_waits_oldest_first(desk: Desk) -> None:
+    first, second = desk.waiting({}, QUESTION), desk.waiting({})
+    before = [each.id for each in await list_approvals(database=desk.database, limit=1000)]
+    assert before[-3:] == [f"{first}-0", f"{first}-1", f"{second}-0"]
+    await approve(first, "call_0", by="ann", database=desk.database)
+    assert [each.id for each in await list_approvals(first, database=desk.database)] == [f"{first}-1"]
+    everything = await list_approvals(first, is_waiting=False, database=desk.database)
+    assert [each.status for each in everything] == ["approved", "open"]
+    assert len(await list_approvals(database=desk.database, limit=1)) == 1
+
+
+async def test_a_client_decides_with_nothing_but_a_connection_string(desk: Desk, url: str) -> None:
+    run_id = desk.waiting({}, {}, QUESTION)
+    async with Client(url) as client:
+        asked = await client.list_approvals(run_id)
+        assert [each.kind for each in asked] == ["approval", "approval", "question"]
+        shown = await client.get_approval(asked[0].id)
+        await client.approve(run_id, approval_id=shown.id, arguments_digest=shown.arguments_digest, by="ann")
+        await client.reject(run_id, "call_1", by="ann", reason="no")
+        await client.answer(run_id, "S", by="ann")
+        assert (await client.get_run(run_id)).status == "queued"
+        unknown, limit = desk.waiting(UNKNOWN), desk.waiting(LIMIT)
+        assert (await client.settle(unknown, by="ann", outcome="did_not_happen")).status == "answered"
+        assert (await client.raise_limits(limit, RunLimits(max_turns=9), by="ann")).status == "answered"
+    assert await desk.statuses(run_id) == ["approved", "rejected", "answered"]
+
+
+DECIDE = "select timestep.decide(:id, :decision, :by, answer => cast(:answer as json))"
+
+
+def decide(
+    desk: Desk, approval_id: str, decision: str, *, by: str | None = "sql", answer: Any = None
+) -> dict[str, Any]:
+    """Decide as a program in another language does."""
+    text = None if answer is None else json.dumps(answer)
+    return desk.sql(DECIDE, id=approval_id, decision=decision, by=by, answer=text)[0][0]
+
+
+def test_plain_sql_asks_and_decides(desk: Desk) -> None:
+    run_id = desk.waiting()
+    desk.sql(
+        "insert into timestep.approvals (id, run_id, segment, agent, tool, call_id, arguments, arguments_digest) "
+        "values (:id, :run, 1, 'clerk', 'refund', 'c', '{}', encode(sha256('{}'), 'hex'))",
+        id=f"{run_id}-0", run=run_id,
+    )  # fmt: skip
+    [row] = asyncio.run(list_approvals(run_id, database=desk.database))
+    assert (row.status, row.kind, row.place, row.is_sticky) == ("open", "approval", 0, False)
+    assert row.asked_at is not None
+    said = decide(desk, row.id, "approved", by="ann")
+    assert (said["outcome"], said["status"], said["decided_by"]) == ("decided", "approved", "ann")
+    assert said["next_segment"] == f"{run_id}~2"
+    assert decide(desk, row.id, "rejected", by="bob") | {"next_segment": said["next_segment"]} == said | {
+        "outcome": "already_decided", "run_status": "queued",
+    }  # fmt: skip
+
+
+def test_plain_sql_is_told_why_a_decision_was_not_taken(desk: Desk) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    run_id = desk.waiting({}, QUESTION, {"expires_at": past, "on_expiry": "reject"}, {"expires_at": past})
+    assert decide(desk, "nothing", "approved") == {"outcome": "unknown", "approval_id": "nothing"}
+    assert decide(desk, f"{run_id}-0", "answered", answer="S")["outcome"] == "not_allowed"
+    assert decide(desk, f"{run_id}-0", "expired")["outcome"] == "not_allowed"
+    assert decide(desk, f"{run_id}-0", "perhaps")["outcome"] == "not_allowed"
+    assert decide(desk, f"{run_id}-1", "approved")["outcome"] == "not_allowed"
+    wrong = decide(desk, f"{run_id}-1", "answered", answer="XL")
+    assert (wrong["outcome"], wrong["choices"]) == ("not_a_choice", ["S", "M"])
+    [[changed]] = desk.sql("select timestep.decide(:id, 'approved', 'sql', 'other digest')", id=f"{run_id}-0")
+    assert changed["outcome"] == "changed"
+    assert decide(desk, f"{run_id}-2", "approved")["outcome"] == "expired"
+    assert decide(desk, f"{run_id}-3", "expired", by="")["outcome"] == "expired"
+    desk.change(run_id, status="cancelled")
+    assert decide(desk, f"{run_id}-0", "approved")["outcome"] == "not_waiting"
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        (FREE_QUESTION, None), (FREE_QUESTION, 7), (FREE_QUESTION, {"a": 1}),
+        (UNKNOWN, None), (UNKNOWN, "happened"), (UNKNOWN, {"outcome": "fail"}), (UNKNOWN, {"result": 7}),
+        (LIMIT, None), (LIMIT, 7), (LIMIT, {"max_turns": 9}), (LIMIT, {"limits": {"max_turn": 9}}),
+        (LIMIT, {"limits": {"max_turns": "9"}}), (LIMIT, {"limits": {"max_turns": 0}}), (LIMIT, {"limits": {}}),
+        (LIMIT, {"limits": {"max_turns": 9.5}}),
+    ],
+)  # fmt: skip
+def test_plain_sql_cannot_answer_what_no_segment_could_read(desk: Desk, fields: dict[str, Any], answer: Any) -> None:
+    run_id = desk.waiting(fields)
+    assert decide(desk, f"{run_id}-0", "answered", answer=answer)["outcome"] == "not_allowed"
+    assert desk.run(run_id).status == "interrupted"
+
+
+def test_plain_sql_must_say_who_decides(desk: Desk) -> None:
+    run_id = desk.waiting({})
+    for nobody in (None, "", " "):
+        assert decide(desk, f"{run_id}-0", "approved", by=nobody)["outcome"] == "not_allowed"
+    assert desk.run(run_id).status == "interrupted"
+
+
+def test_with_enqueue_false_the_caller_starts_the_next_segment_itself(desk: Desk) -> None:
+    run_id = desk.waiting({})
+    [[said]] = desk.sql("select timestep.decide(:id, 'approved', 'sql', enqueue => false)", id=f"{run_id}-0")
+    assert (said["outcome"], said["next_segment"]) == ("decided", f"{run_id}~2")
+    assert (desk.run(run_id).status, desk.workflows(run_id)) == ("queued", [])
+
+
+def test_a_question_of_an_older_segment_takes_no_decision(desk: Desk) -> None:
+    run_id = desk.waiting({})
+    desk.change(run_id, segment=2)
+    with pytest.raises(ApprovalNotWaitingError):
+        asyncio.run(approve(run_id, "call_0", by="ann", database=desk.database))
+    assert asyncio.run(get_approval(f"{run_id}-0", database=desk.database)).status == "open"
