@@ -498,6 +498,20 @@ async def test_two_agents_of_one_name(engine: Any) -> None:
     assert (await run_agent_workflow(desk.agent, await approved(store))).output == "done"
 
 
+async def test_a_state_that_cannot_tell_two_agents_apart_is_not_stored(engine: Any) -> None:
+    one, two = Desk(), Desk(name="other")
+    front = Agent[Any](name="front", model=Turns("done"), handoffs=[one.agent, two.agent])
+    store = RunStateStore(front)
+    state = (await run_agent(front, "Hi")).to_state()
+    await store.save(state)
+    two.agent.name = "desk"
+    for refused in (store.save(state), store.load()):
+        with pytest.raises(SnapshotMismatchError, match="two agents of the name 'desk'"):
+            await refused
+    two.agent.name = "other"
+    assert (await run_agent(front, await store.load())).output == "done"
+
+
 # Contexts
 
 

@@ -17,7 +17,7 @@ from timestep.durable.origin import origin_of_snapshot, with_origin
 from timestep.durable.output import load_output
 from timestep.durable.registry import find_agent
 from timestep.durable.saved_context import ContextDeserializer, ContextSerializer
-from timestep.durable.snapshots import check_snapshot, restore_state, snapshot_to_save
+from timestep.durable.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save
 from timestep.errors import InvalidInputError, RunStateNotFoundError, SnapshotMismatchError
 from timestep.ids import check_session_id, new_session_id
 from timestep.run_state.envelope import Snapshot
@@ -109,6 +109,7 @@ class RunStateStore:
 
         Raises:
             InvalidInputError: `state` is no RunState, or holds what JSON cannot keep; the message names the field.
+            SnapshotMismatchError: the agent reaches two agents of one name.
             SnapshotTooLargeError: it is larger than twice `TIMESTEP_MAX_RESULT_BYTES`.
             ToolResultError: the final output is not JSON-able.
         """
@@ -117,6 +118,7 @@ class RunStateStore:
                 f"RunStateStore.save takes a RunState, not {type(state).__name__}.",
                 hint="Write `await store.save(result.to_state())`.",
             )
+        check_names(self.agent)
         snapshot = snapshot_to_save(
             state, agent=self.agent.name, session_id=self.session_id, context_serializer=self._context_serializer
         )
@@ -138,6 +140,7 @@ class RunStateStore:
         """
         snapshot = await self._read(snapshot_id)
         check_snapshot(snapshot)
+        check_names(self.agent)
         if snapshot.agent != self.agent.name:
             raise SnapshotMismatchError(
                 f"The snapshot {snapshot.id} is of the agent {snapshot.agent!r}, not of {self.agent.name!r}.",

@@ -10,6 +10,7 @@ from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
 from timestep.durable import state_seam
+from timestep.durable.definition import reachable_agents
 from timestep.durable.mcp import using_tool_lists
 from timestep.durable.origin import Origin, origin_of
 from timestep.durable.output import dump_output
@@ -35,6 +36,21 @@ def check_snapshot(snapshot: Snapshot) -> Snapshot:
     if not snapshot.is_intact:
         raise SnapshotDamagedError(f"The text of snapshot {snapshot.id} is not the one that was stored.")
     return check_readable(snapshot)
+
+
+def check_names(agent: Agent[Any]) -> None:
+    """Refuse an agent that reaches two of one name: a stored state names them, and could go on with the wrong one.
+
+    Raises:
+        SnapshotMismatchError: the message names the name.
+    """
+    names = [each.name for each in reachable_agents(agent)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SnapshotMismatchError(
+            f"The agent {agent.name!r} reaches two agents of the name {twice!r}, which a state cannot tell apart.",
+            hint="Give each agent a name of its own.",
+        )
 
 
 async def restore_state(
