@@ -34,6 +34,7 @@ class RunRequest:
     """What a run is started with; the row of `runs` keeps all of it.
 
     `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part.
+    `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
     """
 
     run_id: str
@@ -48,6 +49,7 @@ class RunRequest:
     model: str | None = None
     max_turns_per_segment: int | None = None
     limits: RunLimits | None = None
+    resumes_snapshot: int | None = None
 
 
 OnLimit = Literal["interrupt", "fail"]

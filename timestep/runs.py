@@ -20,6 +20,7 @@ from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
+from timestep.store.run_states import claim_for_run
 from timestep.store.runs import StoredRun, insert_run
 
 POLL_SECONDS = 0.1
@@ -69,9 +70,15 @@ def enqueue_run(
     deduplication_id: str | None = None,
     delay_seconds: float | None = None,
 ) -> bool:
-    """Store a run and enqueue its first segment in one transaction; return False when its id is there already."""
+    """Store a run and enqueue its first segment in one transaction; return False when its id is there already.
+
+    Raises:
+        SnapshotAlreadyResumed: the run goes on from a snapshot that somebody else has resumed.
+    """
     if not insert_run(connection, request, input_digest=input_digest, queue=queue):
         return False
+    if request.resumes_snapshot is not None:
+        claim_for_run(connection, request.resumes_snapshot, run_id=request.run_id)
     options: EnqueueOptions = {
         "workflow_name": WORKFLOW_AGENT_RUN,
         "queue_name": queue,

@@ -243,4 +243,5 @@ async def test_a_run_state_can_be_queued(engine: Any, new_id: str) -> None:
     state: RunState[Any] = (await run_agent_workflow(agent, "Pay 3")).to_state()
     state.approve(state.get_interruptions()[0])
 
-    assert (await queue_agent_workflow(agent, state, workflow_id=new_id, branch=True).get_result()).output == "Paid."
+    handle = queue_agent_workflow(agent, state, workflow_id=new_id, branch=True)
+    assert (await handle.get_result()).output == "Paid."

@@ -265,10 +265,10 @@ async def test_a_run_state_is_an_input(new_id: str) -> None:
     state = await store.load()
     for interruption in state.get_interruptions():
         state.approve(interruption)
-    result = await run_agent_workflow(agent, state, workflow_id=new_id)
+    result = await run_agent_workflow(agent, state, workflow_id=new_id, branch=True)
 
     assert result.output == "Paid."
-    assert (await run_agent_workflow(agent, state, workflow_id=new_id)).output == "Paid."
+    assert (await run_agent_workflow(agent, state, workflow_id=new_id, branch=True)).output == "Paid."
 
 
 async def test_an_interrupted_run_is_read_again_with_its_interruptions(new_id: str) -> None:

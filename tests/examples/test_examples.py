@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "scripted.py")
 
 SAID = {
+    "approve_in_the_same_process": ["  paying 5\nDone: paid 5, not paid: too much.", "refused: SnapshotAlreadyResumed"],
     "decide_from_the_command_line": [
         "is interrupted: it waits for refund",
         "kind      approval",
@@ -22,6 +23,11 @@ SAID = {
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],
+    "save_here_resume_elsewhere": [
+        "waits for refund",
+        ": refunding order 7",
+        "again, without a call: Order 7 is refunded.",
+    ],
     "scheduled_job": ["has succeeded: I have mailed that 3 orders are open.", "schedule deleted"],
     "sessions": ["I have heard 3 messages; the first was 'My name is Ada.'", "has 6 items"],
     "stream_a_run": ["tool_started", "text_delta", "run_finished", "read again from offset"],

@@ -9,6 +9,7 @@ are never cloned or changed. Pinned to `openai-agents>=0.24,<0.25`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import operator
 from collections.abc import Callable
@@ -26,7 +27,7 @@ import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.run_state as sdk_run_state
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, RunConfig, RunResultStreaming, RunState, Tool
+from agents import Agent, FunctionTool, RunConfig, RunResult, RunResultStreaming, RunState, Tool
 from agents.items import ToolApprovalItem
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
 from agents.result import RunResultBase
@@ -39,6 +40,7 @@ ToolOutputGuardrailsResult = sdk_tool_execution._ToolOutputGuardrailExecutionRes
 
 get_model = sdk_run_loop.get_model
 get_model_settings = sdk_run_loop.get_model_settings
+get_output_schema = sdk_run_loop.get_output_schema
 get_response_with_retry = sdk_model_retry.get_response_with_retry
 stream_response_with_retry = sdk_model_retry.stream_response_with_retry
 evaluate_retry = sdk_model_retry._evaluate_retry
@@ -117,6 +119,33 @@ def add_output_property() -> None:
     """Give the SDK's results `.output`, the documented name of their final output."""
     if not hasattr(RunResultBase, "output"):
         RunResultBase.output = property(lambda self: self.final_output)  # type: ignore[attr-defined]
+
+
+def note_ends_on_states(note: Callable[..., None]) -> None:
+    """Call `note(state, is_final=..., output=...)` on each state that is taken of a result; may be called again."""
+    for kind in (RunResult, RunResultStreaming):
+        original = vars(kind)["to_state"]
+        original = getattr(original, "__wrapped__", original)
+        kind.to_state = _noting(original, note)
+
+
+def _noting(original: Callable[[Any], RunState[Any]], note: Callable[..., None]) -> Callable[[Any], RunState[Any]]:
+    @functools.wraps(original)
+    def to_state(self: RunResult | RunResultStreaming) -> RunState[Any]:
+        state = original(self)
+        note(state, is_final=_has_ended(self, state), output=self.final_output)
+        return state
+
+    return to_state
+
+
+def _has_ended(result: RunResult | RunResultStreaming, state: RunState[Any]) -> bool:
+    if result.interruptions or state._current_step is not None:
+        return False
+    if isinstance(result, RunResult):
+        return True
+    was_stopped = result._cancel_mode != "none" and result.final_output is None
+    return result.is_complete and result.run_loop_exception is None and not was_stopped
 
 
 def is_agent_tool(tool: object) -> bool:
@@ -282,48 +311,18 @@ _check(observe_tools, ["active", "tools"])
 _check(get_ambiguous_agent_ids, ["initial_agent"])
 _check(sdk_agent_identity._iter_agent_graph, ["initial_agent"])
 _check(RunState._find_nested_approval_state, ["self", "approval_item"])
+_check(get_output_schema, ["agent"])
 _check(RunContextWrapper._resolve_approval_keys, ["approval_item"])
-_check(
-    get_response_with_retry,
-    [
-        "get_response",
-        "rewind",
-        "retry_settings",
-        "get_retry_advice",
-        "previous_response_id",
-        "conversation_id",
-        "timeout",
-        "replay_unsafe_request",
-    ],
-)
-_check(
-    stream_response_with_retry,
-    [
-        "get_stream",
-        "rewind",
-        "retry_settings",
-        "get_retry_advice",
-        "previous_response_id",
-        "conversation_id",
-        "timeout",
-        "failed_retry_attempts_out",
-        "replay_unsafe_request",
-    ],
-)
+_check(get_response_with_retry, [
+    "get_response", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",
+    "timeout", "replay_unsafe_request",
+])  # fmt: skip
+_check(stream_response_with_retry, [
+    "get_stream", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",
+    "timeout", "failed_retry_attempts_out", "replay_unsafe_request",
+])  # fmt: skip
 _check(add_failed_attempts, ["usage", "failed_attempts"])
-_check(
-    evaluate_retry,
-    [
-        "error",
-        "attempt",
-        "max_retries",
-        "retry_policy",
-        "retry_backoff",
-        "stream",
-        "replay_unsafe_request",
-        "emitted_retry_unsafe_event",
-        "provider_advice",
-        "previous_response_id",
-        "conversation_id",
-    ],
-)
+_check(evaluate_retry, [
+    "error", "attempt", "max_retries", "retry_policy", "retry_backoff", "stream", "replay_unsafe_request",
+    "emitted_retry_unsafe_event", "provider_advice", "previous_response_id", "conversation_id",
+])  # fmt: skip

@@ -7,20 +7,18 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agents import AgentOutputSchemaBase, RunResult, RunResultStreaming
+from agents import RunResult, RunResultStreaming
 from agents.version import __version__ as sdk_version
-from pydantic import TypeAdapter
 
 from timestep.durable.decisions import call_id_of, digest_of_arguments
 from timestep.durable.engine import engine
 from timestep.durable.halt import error_of
+from timestep.durable.output import dump_output
 from timestep.durable.run import Outcome
 from timestep.durable.scope import Segment
 from timestep.durable.tool_policy import policy_of
 from timestep.errors import (
-    InvalidInputError,
     SnapshotTooLargeError,
-    ToolResultError,
 )
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
@@ -31,8 +29,6 @@ from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCall
 from timestep.store.usage import ModelCallUsage
 from timestep.tools.ask_user import question_of
-
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing:
@@ -75,29 +71,6 @@ def reason_of(error: Exception | None) -> str | None:
         return None
     name = type(error).__name__
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-def dump_output(output: Any) -> Any:
-    """Return a final output as JSON.
-
-    Raises:
-        ToolResultError: it is not JSON-able.
-    """
-    try:
-        data = output if isinstance(output, str) else _ANY.dump_python(output, mode="json")
-        dump_json(data)
-    except (InvalidInputError, ValueError, TypeError) as error:
-        raise ToolResultError(f"The final output, a {type(output).__name__}, cannot be stored: {error}.") from error
-    return data
-
-
-def load_output(data: Any, output_type: Any) -> Any:
-    """Return a final output of its JSON, of the agent's output type."""
-    if isinstance(output_type, AgentOutputSchemaBase):
-        output_type = getattr(output_type, "output_type", None)  # a schema of the caller's own may know none
-    if output_type is None or output_type is str or data is None:
-        return data
-    return TypeAdapter(output_type).validate_python(data)
 
 
 def _failed_closing(outcome: Outcome, stored: StoredRun, segment: Segment, *, error: Exception) -> Closing:

@@ -9,7 +9,9 @@ from agents import Agent, RunConfig, RunHooks, Runner, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
-from timestep.durable import dbos_seam
+from timestep.durable import dbos_seam, state_seam
+from timestep.durable.claim import Claim, settled_by_stream
+from timestep.durable.origin import Origin, origin_of
 from timestep.durable.request import check_input
 from timestep.durable.result import interruption_of
 from timestep.durable.run import log_agent_error
@@ -44,26 +46,38 @@ async def run_agent(
     max_turns: int | None = None,
     hooks: RunHooks[Any] | None = None,
     on_interruption: Literal["return", "raise"] = "return",
+    branch: bool = False,
 ) -> Any:
     """Run an agent and return the SDK's own result, which also has `.output`.
 
     Not durable by itself: use `run_agent_workflow` for that, or call this inside a DBOS workflow, where each model turn
     and each tool call is a step of that workflow.
 
+    A state that `RunStateStore.load` returned is held while this run goes on from it, and is resumed when the run has
+    returned; what raises gives it back. The state of a run that has ended calls no model: the stored output is
+    returned.
+
     Args:
+        run_input: Text, a list of Responses API input items, or a RunState to go on from.
         session: Any session of the SDK, or a `timestep.Session`. Inside a workflow it is written at the end.
         result_processor: What to do with the result before it is returned; None returns it at once, a streamed one
-            still running.
+            still running. A stored state is then held until the events have been read to their end.
         on_interruption: What to do when the run waits for a person: `return` the result, or `raise`.
+        branch: Go on from a stored state that was resumed before, or that belongs to a durable run.
 
     Raises:
         InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
-        InvalidInputError: the input is empty or malformed.
+        InvalidInputError: the input is empty or malformed, or the state of a durable run that has not ended.
+        SnapshotAlreadyResumed: somebody goes on from the stored state, or has.
         AgentsException: as the SDK raises it, logged once.
     """
     if on_interruption not in ("return", "raise"):
         raise InvalidInputError(f"on_interruption of run_agent is 'return' or 'raise', not {on_interruption!r}.")
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
+    origin = origin_of(given)
+    if origin is not None and origin.is_final:
+        return await _processed(state_seam.finished_result(given, origin.output, is_streamed=stream), result_processor)
+    claim = Claim(None if branch else _claimable(origin))
     config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
     kept: RunSession | None = None
     if session is not None and dbos_seam.is_in_workflow():
@@ -77,16 +91,18 @@ async def run_agent(
         "hooks": hooks,
         "max_turns": max_turns if max_turns is not None else DEFAULT_MAX_TURNS,
     }
+    await claim.hold()
     try:
         if stream:
-            result: Any = Runner.run_streamed(agent, given, **options)
+            result: Any = settled_by_stream(Runner.run_streamed(agent, given, **options), claim)
         else:
             result = await Runner.run(agent, given, **options)
-        if result_processor is not None:
-            processed = await result_processor(result)
-            result = result if processed is None else processed
-    except Exception as error:
-        log_agent_error(error, agent=agent.name, run_id=DBOS.workflow_id, turn=_turn_of(error))
+            await claim.settle()
+        result = await _processed(result, result_processor)
+    except BaseException as error:
+        claim.give_back()
+        if isinstance(error, Exception):
+            log_agent_error(error, agent=agent.name, run_id=DBOS.workflow_id, turn=_turn_of(error))
         raise
     if kept is not None:
         await write_session(session, kept.finished_items())
@@ -94,6 +110,20 @@ async def run_agent(
     if waits_for and on_interruption == "raise":
         raise interruption_of(DBOS.workflow_id, waits_for)
     return result
+
+
+async def _processed(result: Any, processor: ResultProcessor | None) -> Any:
+    processed = await processor(result) if processor is not None else None
+    return result if processed is None else processed
+
+
+def _claimable(origin: Origin | None) -> Origin | None:
+    if origin is not None and origin.run_id is not None:
+        raise InvalidInputError(
+            f"The state belongs to the durable run {origin.run_id!r}, which goes on by itself when it is decided.",
+            hint="Continue it with `run_agent_workflow(agent, state)`, or pass branch=True to run it a second time.",
+        )
+    return origin
 
 
 def _turn_of(error: Exception) -> int | None:

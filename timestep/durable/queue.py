@@ -9,7 +9,9 @@ from typing import Any
 from agents import Agent, RunConfig
 from dbos import DBOS
 
+from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
+from timestep.durable.origin import Origin, snapshot_elsewhere
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.resume import continue_run
@@ -122,6 +124,7 @@ def queue_agent_workflow(
 
     Raises:
         InvalidInputError: as in `run_agent_workflow`.
+        SnapshotAlreadyResumed: as in `run_agent_workflow`.
     """
     if result_processor is not None:
         raise InvalidInputError(
@@ -146,11 +149,14 @@ def queue_agent_workflow(
         timeout_seconds=timeout_seconds,
         stream=stream,
         limits=limits,
+        branch=branch,
     )
+    elsewhere = None if branch else snapshot_elsewhere(input_items)
     ensure_engine()
     run_in_thread(
         lambda: _enqueue(
             request,
+            elsewhere,
             queue=queue_name or DEFAULT_QUEUE,
             priority=priority,
             deduplication_id=deduplication_id,
@@ -160,7 +166,10 @@ def queue_agent_workflow(
     return RunHandle(request.run_id)
 
 
-def _enqueue(request: RunRequest, *, queue: str, **options: Any) -> None:
+def _enqueue(request: RunRequest, elsewhere: Origin | None, *, queue: str, **options: Any) -> None:
+    if elsewhere is not None:
+        asyncio.run(_enqueue_claimed(request, elsewhere, queue=queue, **options))
+        return
     ensure_queue(queue)
     digest = digest_of(request)
     if not engine().database.run_sync(
@@ -171,6 +180,11 @@ def _enqueue(request: RunRequest, *, queue: str, **options: Any) -> None:
             raise RunInputMismatchError(
                 f"The run {request.run_id!r} is known with another agent, input, session or context."
             )
+
+
+async def _enqueue_claimed(request: RunRequest, elsewhere: Origin, **options: Any) -> None:
+    async with claimed(elsewhere, by=request.run_id):
+        await asyncio.to_thread(_enqueue, request, None, **options)
 
 
 _known: set[str] = set()

@@ -12,7 +12,10 @@ from agents import ModelSettings, RunConfig, RunState
 from agents.models.multi_provider import MultiProvider
 from pydantic import TypeAdapter
 
+from timestep.durable.agents_seam import current_agent_of
 from timestep.durable.context_changes import dump_context, is_typed
+from timestep.durable.origin import Origin, origin_of, with_origin
+from timestep.durable.output import dump_output, load_output
 from timestep.durable.registry import RegisteredAgent
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id, new_run_id
@@ -24,6 +27,9 @@ from timestep.store.runs import limits_json
 
 STATE_MARK = "$run_state"
 """Key of a stored input that is a RunState."""
+
+OUTPUT_MARK = "$output"
+"""Key beside it of the final output, when the state is that of a run that has ended."""
 
 _ROLES = ("user", "assistant", "system", "developer")
 _MODEL_SETTINGS: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
@@ -57,8 +63,9 @@ def build_request(
     stream: bool = False,
     model: str | None = None,
     limits: RunLimits | None = None,
+    branch: bool = False,
 ) -> RunRequest:
-    """Return the request of a run, all of it JSON.
+    """Return the request of a run, all of it JSON. One from a stored snapshot claims it, except as a `branch`.
 
     Raises:
         InvalidInputError: the input, an id or a limit is malformed.
@@ -83,6 +90,7 @@ def build_request(
         model=model,
         max_turns_per_segment=current_settings().max_turns_per_segment,
         limits=_limits(limits),
+        resumes_snapshot=None if branch else _snapshot_to_claim(input_items),
     )
 
 
@@ -110,7 +118,9 @@ def check_input(input_items: Any) -> Any:
     """
     if isinstance(input_items, RunState):
         state = cast("RunState[Any]", input_items)
-        return {STATE_MARK: state.to_json()}
+        origin = origin_of(state)
+        ended = {OUTPUT_MARK: dump_output(origin.output)} if origin is not None and origin.is_final else {}
+        return {STATE_MARK: state.to_json(), **ended}
     if isinstance(input_items, str):
         if not input_items.strip():
             raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
@@ -127,6 +137,23 @@ def check_input(input_items: Any) -> Any:
     except InvalidInputError as error:
         raise InvalidInputError(f"The input is not JSON-able: {error}.") from error
     return items
+
+
+def with_stored_output(state: RunState[Any], given: Mapping[str, Any]) -> RunState[Any]:
+    """Note on the state of a run's input that its run has ended, if it has, and with what output."""
+    if OUTPUT_MARK not in given:
+        return state
+    agent = current_agent_of(state)
+    output = load_output(given[OUTPUT_MARK], agent.output_type if agent is not None else None)
+    return with_origin(state, Origin(is_final=True, output=output))
+
+
+def _snapshot_to_claim(input_items: object) -> int | None:
+    """Return the snapshot that a run claims in the transaction of its start: one of the engine's own database."""
+    origin = origin_of(input_items)
+    if origin is None or origin.is_final or not origin.is_plain_snapshot or not origin.is_in_database_of_process:
+        return None
+    return origin.snapshot_id
 
 
 def run_config_of(

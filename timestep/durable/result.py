@@ -10,9 +10,9 @@ from agents import RunResult, RunResultStreaming, RunState
 from agents.usage import Usage
 
 from timestep.durable import agents_seam
-from timestep.durable.close import load_output
 from timestep.durable.definition import reachable_agents
 from timestep.durable.origin import Origin, with_origin
+from timestep.durable.output import load_output
 from timestep.durable.registry import RegisteredAgent
 from timestep.durable.run import Outcome, load_snapshot
 from timestep.errors import (

@@ -26,10 +26,17 @@ from timestep.errors import (
     SnapshotAlreadyResumed,
     SnapshotMismatchError,
 )
-from timestep.records import Approval
+from timestep.records import Approval, RunRequest
+from timestep.runs import digest_of
 from timestep.store import approvals as store
 from timestep.store.executors import list_live_executors
-from timestep.store.run_states import claim_snapshot, latest_of_run
+from timestep.store.run_states import (
+    already_resumed,
+    check_unclaimed,
+    claim_snapshot,
+    find_snapshot,
+    latest_of_run,
+)
 from timestep.store.runs import StoredRun, find_stored_run, mark_claimed
 from timestep.store.segments import enqueue_segment
 
@@ -37,7 +44,7 @@ DECIDED_BY = "program"
 """Who decided, where a program decides on a RunState."""
 
 _resuming: set[tuple[str, int]] = set()
-"""Run and segment of the snapshots that callers in this process go on from now."""
+"""Run and segment, or "" and id, of the snapshots that callers in this process go on from now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,14 +81,40 @@ def continue_run(state: RunState[Any], origin: Origin, *, agent: str, is_queued:
 @contextlib.contextmanager
 def resuming(origin: Origin) -> Generator[None]:
     """Hold a snapshot while a caller goes on from it; a second one in the same process is refused."""
-    key = (origin.run_id or "", origin.segment or 0)
+    key = (origin.run_id or "", (origin.segment if origin.run_id else origin.snapshot_id) or 0)
     if key in _resuming:
-        raise _already_resumed(*key)
+        raise _already_resumed(*key) if origin.run_id else already_resumed(None, key[1])
     _resuming.add(key)
     try:
         yield
     finally:
         _resuming.discard(key)
+
+
+def run_left_with_snapshot(connection: sa.Connection, request: RunRequest) -> str | None:
+    """Return the run that has gone on from a request's snapshot for the same work and was left by its caller.
+
+    None when the snapshot is free, or the request's own: a program that is started again after a crash finds the run
+    that it has started before.
+
+    Raises:
+        SnapshotAlreadyResumed: another run has gone on from it.
+    """
+    snapshot_id = request.resumes_snapshot or 0
+    try:
+        check_unclaimed(connection, snapshot_id, by=request.run_id)
+    except SnapshotAlreadyResumed:
+        snapshot = find_snapshot(connection, snapshot_id)
+        stored = find_stored_run(connection, (snapshot.resumed_by if snapshot is not None else None) or "")
+        if stored is None or stored.input_digest != digest_of(request) or not _was_left(connection, stored):
+            raise
+        return stored.run.run_id
+    return None
+
+
+def _was_left(connection: sa.Connection, stored: StoredRun) -> bool:
+    """Whether the caller that started a run is gone: its segment was started again, or its process died."""
+    return stored.attempt > 1 or (stored.run.status in ("queued", "running") and _is_left(connection, stored))
 
 
 def _continue(

@@ -11,19 +11,18 @@ from typing import Any
 from agents import AgentsException, MaxTurnsExceeded, RunConfig, Runner, RunResult, RunResultStreaming, RunState
 from agents.run import DEFAULT_MAX_TURNS
 
-from timestep.durable import agents_seam
+from timestep.durable import agents_seam, state_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.decisions import apply_decisions
 from timestep.durable.halt import Halted, Question
-from timestep.durable.mcp import using_tool_lists
+from timestep.durable.origin import origin_of
 from timestep.durable.registry import RegisteredAgent
-from timestep.durable.request import STATE_MARK, run_config_of
+from timestep.durable.request import STATE_MARK, run_config_of, with_stored_output
 from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
+from timestep.durable.snapshots import check_snapshot, restore_state
 from timestep.durable.step import StepFailure
-from timestep.errors import SnapshotDamagedError, SnapshotMismatchError, TimestepError
 from timestep.run_state.envelope import Snapshot
-from timestep.run_state.reading import check_readable
 from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
@@ -117,9 +116,7 @@ async def load_snapshot(entry: RegisteredAgent, snapshot: Snapshot, *, max_turns
         SnapshotMismatchError: it names agents or tools that are not there any more.
         UnsupportedError: another SDK wrote it, or a newer one.
     """
-    if not snapshot.is_intact:
-        raise SnapshotDamagedError(f"The text of snapshot {snapshot.id} is not the one that was stored.")
-    check_readable(snapshot)
+    check_snapshot(snapshot)
     return await load_state(entry, snapshot.state, max_turns=max_turns, mcp_tools=snapshot.mcp_tools)
 
 
@@ -130,23 +127,14 @@ async def load_state(
     max_turns: int | None = None,
     mcp_tools: Mapping[str, Any] | None = None,
 ) -> RunState[Any]:
-    """Return the RunState of its JSON, with the run's own context type and limit of turns.
-
-    `mcp_tools` are tool lists as they were recorded: the servers that they name are not asked.
-    """
-    override = None
-    data = (state.get("context") or {}).get("context")
-    if entry.context_type is not None and data is not None:
-        override = load_context(data, entry.context_type)
-    try:
-        with using_tool_lists(mcp_tools or {}):
-            loaded = await RunState.from_json(entry.agent, state, context_override=override)
-    except TimestepError:
-        raise
-    except Exception as error:
-        raise SnapshotMismatchError(
-            f"The run state does not fit the agent {entry.agent.name!r} of this process: {error}"
-        ) from error
+    """Return the RunState of its JSON, with the run's own context type and limit of turns."""
+    kind = entry.context_type
+    loaded = await restore_state(
+        entry.agent,
+        state,
+        context_deserializer=(lambda data: load_context(data, kind)) if kind is not None else None,
+        mcp_tools=mcp_tools,
+    )
     if max_turns is not None:
         agents_seam.set_max_turns(loaded, max_turns)
     return loaded
@@ -168,6 +156,8 @@ async def _run(
     run_config: RunConfig,
 ) -> RunResult | RunResultStreaming:
     """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
+    if (origin := origin_of(run_input)) is not None and origin.is_final:
+        return state_seam.finished_result(run_input, origin.output)
     stored = started.stored
     max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
     options: dict[str, Any] = {
@@ -220,7 +210,8 @@ async def _input_of(entry: RegisteredAgent, started: StartedSegment) -> tuple[An
         return given, config
     try:
         if snapshot is None:
-            return await load_state(entry, given[STATE_MARK], max_turns=stored.request.max_turns), config
+            state = await load_state(entry, given[STATE_MARK], max_turns=stored.request.max_turns)
+            return with_stored_output(state, given), config
         state = await load_snapshot(entry, snapshot, max_turns=stored.request.max_turns)
         apply_decisions(state, [each for each in started.decisions if each.segment == snapshot.segment])
     except Exception as error:

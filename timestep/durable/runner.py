@@ -22,6 +22,7 @@ from timestep.durable import (
     native_tools,
     tool_call,
 )
+from timestep.durable.origin import note_end
 from timestep.durable.scope import Scope, Segment, active_scope, entered
 from timestep.durable.step import StepFailure
 from timestep.settings import current_settings
@@ -58,6 +59,7 @@ def install() -> None:
     """Put Timestep's functions in the place of the SDK's; may be called again."""
     native_tools.register_result_types()
     agents_seam.add_output_property()
+    agents_seam.note_ends_on_states(note_end)
     agents_seam.install(
         agents_seam.Replacements(
             runner=DurableRunner(),

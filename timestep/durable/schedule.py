@@ -88,6 +88,7 @@ def create_scheduled_agent_workflow(
         run_config=run_config,
         timeout_seconds=timeout_seconds,
         stream=stream,
+        branch=True,  # each tick is a run of its own
     )
     if name is None:
         digest = hashlib.sha256(f"{crontab} {timezone} {digest_of(request)}".encode()).hexdigest()[:8]

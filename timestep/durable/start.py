@@ -13,16 +13,17 @@ from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
 from timestep.durable import dbos_seam, ending
+from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
-from timestep.durable.origin import Origin, origin_of
+from timestep.durable.origin import Origin, origin_of, snapshot_elsewhere
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
 from timestep.durable.request import build_request, request_fields
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
-from timestep.durable.resume import Continuation, continue_run, resuming
+from timestep.durable.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.watch import watching
 from timestep.durable.workflow import expecting, registered
-from timestep.errors import InvalidInputError, RunInputMismatchError, UnsupportedError
+from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed, UnsupportedError
 from timestep.events import read_events
 from timestep.ids import WORKFLOW_AGENT_RUN, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
@@ -67,7 +68,9 @@ async def run_agent_workflow(
     Args:
         agent: The agent, or the name of a registered one (`agent_id` is its older name).
         input_items: Text, a list of Responses API input items, or a RunState to go on from. The state of a stored run
-            continues that run: what was decided on it is decided, and this call executes the next segment.
+            continues that run: what was decided on it is decided, and this call executes the next segment. Any other
+            starts a new run, which resumes the snapshot that the state was loaded from. The state of a run that has
+            ended calls no model: the new run succeeds at once with the stored output.
         session: A `Session`, or a session id.
         stream: Write live events to the run's stream; read them with `stream_events(run_id)` from any process.
         result_processor: Called with the result here, in the caller's process, never on recovery.
@@ -81,11 +84,12 @@ async def run_agent_workflow(
         limits: What the run may use, over all of its segments, sub-agents and crashes.
         on_interruption: What to do when the run waits for a person: `return` its result, with `.interruptions`; `wait`
             until it has ended, whoever decides; `raise` an InterruptionException.
-        branch: Start another run from the state of a stored run, instead of continuing that run.
+        branch: Start another run from the state of a stored run, instead of continuing that run, or from a snapshot
+            that was resumed before.
 
     Raises:
         InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
-        SnapshotAlreadyResumed: the run has gone on from the given state.
+        SnapshotAlreadyResumed: somebody goes on from the given state, or has.
         ApprovalAlreadyDecided: somebody decided otherwise than the given state does.
         InvalidInputError: a parameter is malformed or cannot survive the process; nothing was stored.
         RunInputMismatchError: the id is known with another input.
@@ -104,6 +108,7 @@ async def run_agent_workflow(
     if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
         result = await _go_on(entry, input_items, origin)
     else:
+        elsewhere = None if branch else snapshot_elsewhere(input_items)
         request = build_request(
             entry,
             given(input_items),
@@ -117,8 +122,10 @@ async def run_agent_workflow(
             stream=stream,
             model=model,
             limits=limits,
+            branch=branch,
         )
-        result = await _run(entry, request)
+        async with claimed(elsewhere, by=request.run_id):
+            result = await _run(entry, request)
     if result.status == "interrupted":
         if isinstance(state_store, RunStateStore) and result.has_state:
             await state_store.save(result.to_state())
@@ -182,6 +189,14 @@ def check_on_interruption(given: object) -> None:
 
 async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
     ensure_engine()
+    if request.resumes_snapshot is None or dbos_seam.is_in_workflow():
+        return await _start(request)
+    with resuming(Origin(snapshot_id=request.resumes_snapshot)):
+        left = await engine().database.run_until_done(run_left_with_snapshot, request)
+        return await (_start(request) if left is None else read_result(left))
+
+
+async def _start(request: RunRequest) -> DurableRunResult:
     digest = digest_of(request)
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
     try:
@@ -239,6 +254,8 @@ async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow
     ending.note(workflow_id, here)
     with watching(run_id) as stored:
         await asyncio.wait((here, stored, outcome), return_when=asyncio.FIRST_COMPLETED)
+        if here.done() and isinstance(here.exception(), SnapshotAlreadyResumed):
+            here.result()  # another run was first: there is no row to wait for
         if here.done() and not outcome.done():  # DBOS gave the workflow up, or another executor has it
             await stored
         return outcome.result() if outcome.done() else None

@@ -7,9 +7,13 @@ name of the writer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
+
+PLAIN = "plain"
+"""Who resumed a snapshot, for a run that has no id."""
 
 Sdk = Literal["python", "javascript"]
 SnapshotKind = Literal["interrupted", "final", "checkpoint", "saved"]
@@ -21,6 +25,7 @@ saved: it has not begun."""
 class Snapshot:
     """A stored RunState. `state` is the writer's JSON, untouched; `id` is None until it is stored.
 
+    `resumed_by` is the run that went on from it, or `PLAIN`.
     `is_saved`: a program saved it, it is not the end of a segment. `is_intact`: the text of `state` has the digest that
     was stored with it.
     """
@@ -40,6 +45,7 @@ class Snapshot:
     is_saved: bool = False
     id: int | None = None
     resumed_by: str | None = None
+    resumed_at: datetime | None = None
     is_intact: bool = True
 
 

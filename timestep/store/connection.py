@@ -154,6 +154,14 @@ class Database:
                 return result
         raise AssertionError("the second attempt returns or raises")
 
+    async def run_apart(self, function: Callable[[], T]) -> T:
+        """Return what `function` does in a thread of the store's own pool, without a transaction."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor(), function)
+
+    def connect_alone(self) -> psycopg.Connection[Any]:
+        """Return a connection of the caller's own, in autocommit: for a session lock that is held for long."""
+        return self._connect(autocommit=True)
+
     def close(self) -> None:
         """Close the connections, end the threads, give up the embedded server. May be called twice."""
         with self._lock:

@@ -250,6 +250,7 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
             "run_config": dict(request.run_config),
             "max_turns_per_segment": request.max_turns_per_segment,
             "limits": limits_json(request.limits),
+            "resumes_snapshot": request.resumes_snapshot,
         },
         "timeout_seconds": request.timeout_seconds,
     }
@@ -276,6 +277,7 @@ def stored_run(row: Any) -> StoredRun:
         model=options.get("model"),
         max_turns_per_segment=options.get("max_turns_per_segment"),
         limits=RunLimits(**options["limits"]) if options.get("limits") else None,
+        resumes_snapshot=options.get("resumes_snapshot"),
     )
     used = TokenUsage(**{name: row[name] for name in TokenUsage.__dataclass_fields__})
     run = Run(

@@ -19,8 +19,15 @@ from timestep.run_state.envelope import Snapshot
 from timestep.store.agents import AgentDefinition, insert_definitions
 from timestep.store.approvals import ASKED_COLUMNS, approval_values, consume
 from timestep.store.connection import one_statement
-from timestep.store.run_states import DIGEST, SNAPSHOT_COLUMNS, latest_of_run
-from timestep.store.runs import StoredRun, get_stored_run, request_values, stored_run
+from timestep.store.run_states import (
+    CLAIM_FOR_RUN,
+    DIGEST,
+    SNAPSHOT_COLUMNS,
+    already_resumed,
+    find_snapshot,
+    latest_of_run,
+)
+from timestep.store.runs import StoredRun, find_stored_run, get_stored_run, request_values, stored_run
 from timestep.store.sessions import read_items
 from timestep.store.tables import JSON, approvals, insert_rows, runs, tool_calls, usage
 from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
@@ -62,6 +69,25 @@ on conflict (id) do update set {_START}""")
     .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
     .columns(*runs.c)
 )
+
+_START_FROM_SNAPSHOT = (
+    sa.text(f"""
+with claim as ({CLAIM_FOR_RUN})
+insert into timestep.runs as r
+  (id, agent, agent_hash, status, segment, attempt, session_id, session_position, input, input_digest, context, options,
+   parent_run_id, executor_id, application_version, timeout_seconds, deadline_at, segment_started_at, started_at)
+select
+  :id, :agent, :agent_hash, 'running', cast(:segment as integer), 1, :session_id,
+  {_POSITION.format(session="cast(:session_id as text)", known="null")},
+  cast(:input as json), :input_digest, cast(:context as json), cast(:options as json), :parent_run_id, :executor_id,
+  :application_version, cast(:timeout_seconds as float8),
+  now() + make_interval(secs => cast(:timeout_seconds as float8)), now(), now()
+where exists (select from claim) or exists (select from timestep.runs known where known.id = :id)
+on conflict (id) do update set {_START}""")
+    .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
+    .columns(*runs.c)
+)
+"""As `_START_NEW`, of a run that goes on from a stored snapshot: without its claim there is no row."""
 
 _SAME = {"run_id": ":id", "segment": ":segment"}
 
@@ -201,6 +227,7 @@ def start_segment(
 
     Raises:
         RunNotFoundError: there is no row and no request.
+        SnapshotAlreadyResumed: the run goes on from a snapshot that somebody else has resumed.
     """
     if definition is not None and not is_definition_stored:
         insert_definitions(connection, [definition])
@@ -214,11 +241,15 @@ def start_segment(
     if request is None:
         found = connection.execute(_START_KNOWN, values)
     else:
-        found = connection.execute(
-            _START_NEW, request_values(request, input_digest) | values | {"parent_run_id": parent}
-        )
+        values |= request_values(request, input_digest) | {"parent_run_id": parent}
+        snapshot_id = request.resumes_snapshot
+        if snapshot_id is not None:
+            values["resumes_snapshot"] = snapshot_id
+        found = connection.execute(_START_NEW if snapshot_id is None else _START_FROM_SNAPSHOT, values)
     row = found.mappings().first()
     is_closed = row is None
+    if is_closed and request is not None and request.resumes_snapshot is not None:
+        _check_claimed(connection, request)
     stored = stored_run(row) if row is not None else get_stored_run(connection, run_id)
     history: list[dict[str, Any]] = []
     if not is_closed and stored.run.session_id and stored.session_position:
@@ -234,6 +265,13 @@ def start_segment(
         decisions=consume(connection, run_id, before_segment=segment),
         used=_used(connection, stored, until=(snapshot.segment if snapshot is not None else None) or 0),
     )
+
+
+def _check_claimed(connection: sa.Connection, request: RunRequest) -> None:
+    """Refuse a run that has no row because the snapshot was not there to claim."""
+    if find_stored_run(connection, request.run_id) is None:
+        assert request.resumes_snapshot is not None
+        raise already_resumed(find_snapshot(connection, request.resumes_snapshot), request.resumes_snapshot)
 
 
 @one_statement

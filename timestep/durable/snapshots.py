@@ -1,0 +1,158 @@
+"""Between a RunState and its snapshot: what a program saves, and the state that an agent here makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from agents import Agent, RunState
+from agents.version import __version__ as sdk_version
+
+from timestep.durable import state_seam
+from timestep.durable.definition import reachable_agents
+from timestep.durable.mcp import using_tool_lists
+from timestep.durable.origin import Origin, origin_of
+from timestep.durable.output import dump_output
+from timestep.durable.saved_context import (
+    ContextDeserializer,
+    ContextSerializer,
+    check_saved_context,
+    dump_saved_context,
+)
+from timestep.errors import InvalidInputError, SnapshotDamagedError, SnapshotMismatchError, TimestepError
+from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
+from timestep.run_state.reading import check_readable
+from timestep.store.json_text import dump_json
+
+
+def check_snapshot(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot unchanged whose text is whole, and which the installed Agents SDK reads.
+
+    Raises:
+        SnapshotDamagedError: the stored text is not the one that was written.
+        UnsupportedError: another SDK wrote it, or a newer one.
+    """
+    if not snapshot.is_intact:
+        raise SnapshotDamagedError(f"The text of snapshot {snapshot.id} is not the one that was stored.")
+    return check_readable(snapshot)
+
+
+def check_names(agent: Agent[Any]) -> None:
+    """Refuse an agent that reaches two of one name: a stored state names them, and could go on with the wrong one.
+
+    Raises:
+        SnapshotMismatchError: the message names the name.
+    """
+    names = [each.name for each in reachable_agents(agent)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SnapshotMismatchError(
+            f"The agent {agent.name!r} reaches two agents of the name {twice!r}, which a state cannot tell apart.",
+            hint="Give each agent a name of its own.",
+        )
+
+
+async def restore_state(
+    agent: Agent[Any],
+    data: dict[str, Any],
+    *,
+    context_deserializer: ContextDeserializer | None = None,
+    mcp_tools: Mapping[str, Any] | None = None,
+) -> RunState[Any]:
+    """Return the RunState of its JSON.
+
+    `mcp_tools` are tool lists as they were recorded: the servers that they name are not asked.
+
+    Raises:
+        SnapshotMismatchError: it does not fit the agent: an agent, a tool or the context's class is not there.
+    """
+    meta = (data.get("context") or {}).get("context_meta") or {}
+    needed = context_deserializer if meta.get("requires_deserializer", True) else None
+    if meta.get("requires_deserializer") and needed is None:
+        kind = meta.get("class_path") or meta.get("original_type")
+        raise SnapshotMismatchError(
+            f"The context of the run state is of type {kind}, which this process was not told how to build.",
+            hint="Register the agent with `register_agents(agent, context_type=...)`, or give RunStateStore a "
+            "context_deserializer.",
+        )
+    try:
+        with using_tool_lists(mcp_tools or {}):
+            state = await RunState.from_json(agent, data, context_deserializer=needed, strict_context=True)
+        lost = state_seam.lost_calls(state, data)
+    except TimestepError:
+        raise
+    except Exception as error:
+        raise SnapshotMismatchError(
+            f"The run state does not fit the agent {agent.name!r} of this process: {error}"
+        ) from error
+    if lost:
+        names = ", ".join(repr(name) for name in lost)
+        raise SnapshotMismatchError(f"The run state waits for calls of {names}, which {agent.name!r} does not have.")
+    return state
+
+
+def snapshot_to_save(
+    state: RunState[Any, Any], *, agent: str, session_id: str, context_serializer: ContextSerializer | None
+) -> Snapshot:
+    """Return the snapshot of a state that a program saves, with the final output of its run when that has ended.
+
+    Raises:
+        InvalidInputError: the context or a tool's data would not be kept; the message names the field.
+        ToolResultError: the final output is not JSON-able.
+    """
+    data = _json_of(state, context_serializer)
+    origin = origin_of(state) or Origin()
+    kind, output = _end_of(state, data)
+    return python_snapshot(
+        data,
+        agent=agent,
+        sdk_version=sdk_version,
+        run_id=origin.run_id,
+        session_id=session_id,
+        segment=origin.segment,
+        kind=kind,
+        output=dump_output(output) if kind == "final" else None,
+        is_saved=True,
+    )
+
+
+def _json_of(state: RunState[Any, Any], context_serializer: ContextSerializer | None) -> dict[str, Any]:
+    refused: list[Exception] = []
+
+    def serialize(context: Any) -> Mapping[str, Any]:
+        try:
+            data = (context_serializer or dump_saved_context)(context)
+            check_saved_context(data)
+        except Exception as error:
+            refused.append(error)
+            raise
+        return data
+
+    try:
+        data = state.to_json(context_serializer=serialize, strict_context=True)
+    except Exception:
+        with contextlib.suppress(IndexError):
+            raise refused[0] from None  # the SDK wraps what a serializer raises
+        raise
+    check_saved_context(data["context"].get("context"))
+    try:
+        dump_json(data)
+    except InvalidInputError:
+        for name, part in data.items():
+            check_saved_context(part, name)
+        raise
+    return data
+
+
+def _end_of(state: RunState[Any, Any], data: dict[str, Any]) -> tuple[SnapshotKind, Any]:
+    """Return what the state is a snapshot of, and its run's final output."""
+    origin, kind = origin_of(state), kind_of(data)
+    if kind != "final":
+        return kind, None
+    if origin is not None and origin.is_final:
+        return "final", origin.output
+    if origin is not None and origin.run_id is None and origin.snapshot_id is None:  # its result has not ended
+        return "checkpoint", None
+    has_ended, output = state_seam.output_of_last_item(state)
+    return ("final", output) if has_ended else ("checkpoint", None)
