@@ -9,7 +9,7 @@ from agents import Agent, RunConfig, RunHooks, Runner, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
-from timestep.durable import dbos_seam, state_seam
+from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.claim import Claim, settled_by_stream
 from timestep.durable.origin import Origin, origin_of
 from timestep.durable.request import check_input
@@ -76,7 +76,7 @@ async def run_agent(
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     origin = origin_of(given)
     if origin is not None and origin.is_final:
-        return await _processed(state_seam.finished_result(given, origin.output, is_streamed=stream), result_processor)
+        return await _processed(agents_seam.finished_result(given, origin.output, is_streamed=stream), result_processor)
     claim = Claim(None if branch else _claimable(origin))
     config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
     kept: RunSession | None = None

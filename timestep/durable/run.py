@@ -11,7 +11,7 @@ from typing import Any
 from agents import AgentsException, MaxTurnsExceeded, RunConfig, Runner, RunResult, RunResultStreaming, RunState
 from agents.run import DEFAULT_MAX_TURNS
 
-from timestep.durable import agents_seam, state_seam
+from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.decisions import apply_decisions
 from timestep.durable.halt import Halted, Question
@@ -157,7 +157,7 @@ async def _run(
 ) -> RunResult | RunResultStreaming:
     """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
     if (origin := origin_of(run_input)) is not None and origin.is_final:
-        return state_seam.finished_result(run_input, origin.output)
+        return agents_seam.finished_result(run_input, origin.output)
     stored = started.stored
     max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
     options: dict[str, Any] = {
