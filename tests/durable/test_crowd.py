@@ -11,13 +11,13 @@ import os
 from collections import Counter
 from typing import Any
 
-from agents import Agent, RunState, function_tool
+from agents import Agent, RunResult, RunState, function_tool
 from agents.testing import function_call
 from turns import Turns
 
 from timestep import Client, current_tool_call, register_agents, run_agent_workflow, wait_run
 from timestep.durable import dbos_seam
-from timestep.durable.scope import Segment
+from timestep.durable.scope import Scope, Segment
 
 RUNS = int(os.environ.get("TIMESTEP_CROWD_RUNS", "60"))
 AT_ONCE = 20
@@ -53,7 +53,7 @@ async def test_many_runs_wait_without_memory_and_go_on_once(engine: Any, new_id:
     await asyncio.gather(*(interrupt(run_id) for run_id in ids))
     await asyncio.to_thread(until, lambda: not dbos_seam.active_workflow_ids(), "no workflow is active")
     gc.collect()
-    alive = [thing for thing in gc.get_objects() if isinstance(thing, (Segment, RunState))]
+    alive = [thing for thing in gc.get_objects() if isinstance(thing, (Segment, Scope, RunResult, RunState))]
     assert len(alive) < 5, "what waits is rows"
     assert not paid
 
