@@ -296,5 +296,5 @@ def test_a_segment_shows_only_its_own_steps() -> None:
 
 
 def test_housekeeping_is_not_shown_unless_it_failed() -> None:
-    steps = [step(1, "DBOS.closeStream"), step(2, "stream_end", error={"type": "E", "message": "x"})]
-    assert outline(trace_of(run_of(), steps)) == ["segment 1", "  step stream_end"]
+    steps = [step(1, "DBOS.closeStream"), step(2, "DBOS.sleep", error={"type": "E", "message": "x"})]
+    assert outline(trace_of(run_of(), steps)) == ["segment 1", "  step DBOS.sleep"]
