@@ -128,10 +128,16 @@ async def _connected(database: Database, client: DBOSClient | None) -> AsyncGene
         yield client
         return
     own = await asyncio.to_thread(connect_client, database, name=current_settings().name)
+    is_left = False
     try:
         yield own
+    except GeneratorExit:
+        is_left = True
+        raise
     finally:
-        await asyncio.to_thread(own.destroy)
+        closing = asyncio.get_running_loop().run_in_executor(None, own.destroy)
+        if not is_left:  # a reader that was left is closed without an await: others may be closing its inside already
+            await closing
 
 
 async def _follow(source: _Stream | _Journal, database: Database, run_id: str) -> AsyncGenerator[list[Event] | None]:

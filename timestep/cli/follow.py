@@ -8,7 +8,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from timestep.cli.output import note
+from timestep.cli.output import clean, note
 from timestep.events import stream_run
 from timestep.ids import kind_of_step
 from timestep.store.connection import Database
@@ -76,7 +76,7 @@ def turn_line(event: dict[str, Any]) -> str:
 
 def step_line(event: dict[str, Any]) -> str:
     """Return the line of a recorded step, such as `tool_call:1:look_up:call_1  0.2 s`."""
-    parts = [event["step"], f"{event['seconds']:.1f} s" if event["seconds"] is not None else ""]
+    parts = [clean(event["step"]), f"{event['seconds']:.1f} s" if event["seconds"] is not None else ""]
     if "usage" in event:
         parts.append(f"{event['usage']['input_tokens'] + event['usage']['output_tokens']:,} tok")
     return "  ".join(part for part in [*parts, "failed" if event["is_error"] else ""] if part)

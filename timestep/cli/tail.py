@@ -41,10 +41,10 @@ async def _tail(desk: Desk, run_id: str, printer: AnswerPrinter, *, from_offset:
 def _show(event: dict[str, Any], printer: AnswerPrinter) -> None:
     kind = event["type"]
     if kind == "step":
-        emit(clean(step_line(event)))
+        emit(step_line(event))
     elif kind == "tool_started":
         printer.end()
-        note(clean(f"turn {event['turn']}  tool {event['tool']}({event['arguments']})"))
+        note(f"turn {event['turn']}  tool {clean(event['tool'])}({clean(event['arguments'])})")
     elif kind == "run_interrupted":
         printer.end()
         asked = ", ".join(f"{each['tool']}({each['arguments']})" for each in event["approvals"] if each["tool"])

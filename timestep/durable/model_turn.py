@@ -262,8 +262,7 @@ class _Call:
                     if event.type not in UNSEEN_EVENTS:
                         seen.append(event.type)
                 if event.type == "response.output_text.delta":
-                    text = {"type": "text_delta", "text": event.delta, "agent": self.model.agent.name}
-                    told.add(text, retry=retry)
+                    told.add({"type": "text_delta", "text": event.delta, "agent": self.model.agent.name}, retry=retry)
                 elif event.type == "response.output_item.done":
                     output.append(event.item)
         if final is None:
