@@ -22,6 +22,8 @@ WORKFLOW_SCHEDULED_RUN = "scheduled_agent_run"
 DEFAULT_QUEUE = "timestep_agent_queue"
 SEGMENT_QUEUE = "timestep_segments"
 STREAM_KEY = "events"
+STEP_CLOSE_STREAM = "DBOS.closeStream"
+"""The name under which DBOS records that a stream is closed."""
 
 SEGMENT_MARK = "~"
 MAX_ID_CHARACTERS = 200

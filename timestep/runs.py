@@ -14,7 +14,15 @@ from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
 from timestep.errors import RunNotFoundError, RunStateError
-from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
+from timestep.ids import (
+    DBOS_SCHEMA,
+    DEFAULT_QUEUE,
+    SEGMENT_QUEUE,
+    STEP_CLOSE_STREAM,
+    WORKFLOW_AGENT_RUN,
+    kind_of_step,
+    segment_id,
+)
 from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
 from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
@@ -114,15 +122,6 @@ async def wait_run(
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def wait_started(database: Database, run_id: str) -> int:
-    """Return the number of a run's newest segment when it has started; waits for a run that is to come."""
-    while True:
-        stored = await database.run_until_done(store.find_stored_run, run_id)
-        if stored is not None and stored.run.status != "queued":
-            return stored.run.segment
-        await asyncio.sleep(POLL_SECONDS)
-
-
 def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
 
@@ -188,10 +187,10 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
 def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
 
-    A failed step at the very end is left out: it is what the new segment tries again.
+    A failed step at the very end is left out: it is what the new segment tries again. So is the end of the stream.
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
-    steps = client.list_workflow_steps(source)
+    steps = [step for step in client.list_workflow_steps(source) if step["function_name"] != STEP_CLOSE_STREAM]
     start = 1
     if steps:
         last = steps[-1]
@@ -204,11 +203,12 @@ def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
 
 def list_steps(client: DBOSClient, run: Run) -> list[Step]:
     """Return the recorded steps of a run, segment by segment, in the order of their ids."""
-    return [
-        _step(segment, info)
-        for segment in range(1, run.segment + 1)
-        for info in client.list_workflow_steps(segment_id(run.run_id, segment))
-    ]
+    return [step for segment in range(1, run.segment + 1) for step in list_segment_steps(client, run.run_id, segment)]
+
+
+def list_segment_steps(client: DBOSClient, run_id: str, segment: int) -> list[Step]:
+    """Return the recorded steps of one segment, those included that were copied from the one before."""
+    return [_step(segment, info) for info in client.list_workflow_steps(segment_id(run_id, segment))]
 
 
 def find_runs(

@@ -17,14 +17,15 @@ from dbos import DBOS
 from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of, reason_of
 from timestep.durable.engine import engine
-from timestep.durable.events import emit
+from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.request import request_of
 from timestep.durable.run import NotResumable, Outcome, run_segment
-from timestep.durable.scope import Scope, Segment
+from timestep.durable.scope import Segment
 from timestep.durable.step import StepFailure, is_history_change
+from timestep.durable.stream_writer import BURST, StreamWriter
 from timestep.errors import (
     AgentNotRegisteredError,
     HistoryChangedError,
@@ -34,7 +35,6 @@ from timestep.errors import (
 )
 from timestep.ids import (
     DEFAULT_QUEUE,
-    STREAM_KEY,
     WORKFLOW_AGENT_RUN,
     WORKFLOW_COPY_SEGMENT,
     WORKFLOW_SCHEDULED_RUN,
@@ -67,8 +67,9 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """Execute one segment of a run.
 
     Steps, in order: in a foreign session `session_read`; those of the agent's turns (`model_turn`, `tool_call`,
-    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`; with a stream `stream_end`. The
-    start and the close are transactions of their own, harmless when repeated.
+    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`. The start and the close are
+    transactions of their own, harmless when repeated. After the close DBOS records that the stream is closed; only a
+    copy of the journal could replay that, and leaves it out.
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)
@@ -80,8 +81,11 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         await _park(run_id, workflow_id, reason="agent_not_registered")
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = _segment(run_id, number, started)
+    if segment.stream and number > 1:
+        await engine().database.run_until_done(begin_stream, run_id, number)
     outcome = await _run(entry, started, segment, workflow_id)
     outcome, closing = _closing(outcome, started, segment)
+    await segment.writer.settle()  # who sees the segment closed may count its events
     with gate.held():  # a drain waits for the end of the stream: without it readers would wait for another executor
         if not await engine().database.run_until_done(close_segment, closing):
             await _check_closed(run_id, number)
@@ -90,8 +94,8 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         waiting = _expected.get(workflow_id)
         if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
             waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
-        if segment.stream:
-            await _end_stream(segment, closing)
+        if segment.stream:  # wakes the readers, who look at the run's row
+            await segment.writer.close()
     return summary
 
 
@@ -178,6 +182,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         decisions=started.decisions,
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
+        writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
     )
 
 
@@ -223,14 +228,6 @@ async def _park(run_id: str, workflow_id: str, *, reason: str, error: Exception 
     await asyncio.get_running_loop().run_in_executor(
         dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id
     )
-
-
-async def _end_stream(segment: Segment, closing: Closing) -> None:
-    async def end() -> None:
-        await emit(Scope(segment=segment), {"type": "run_finished", "status": closing.status, "reason": closing.reason})
-
-    await DBOS.run_step_async({"name": "stream_end"}, end)
-    await DBOS.close_stream_async(STREAM_KEY)
 
 
 def _settle(waiting: asyncio.Future[Outcome], outcome: Outcome) -> None:
