@@ -19,6 +19,7 @@ from timestep.ids import (
     DEFAULT_QUEUE,
     SEGMENT_QUEUE,
     STEP_CLOSE_STREAM,
+    STEP_SESSION_WRITE,
     WORKFLOW_AGENT_RUN,
     kind_of_step,
     segment_id,
@@ -187,10 +188,12 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
 def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
 
-    A failed step at the very end is left out: it is what the new segment tries again. So is the end of the stream.
+    A failed step at the very end is left out: it is what the new segment tries again. So is what comes after it, the
+    write of a foreign session and the end of the stream.
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
-    steps = [step for step in client.list_workflow_steps(source) if step["function_name"] != STEP_CLOSE_STREAM]
+    after = (STEP_SESSION_WRITE, STEP_CLOSE_STREAM)
+    steps = [step for step in client.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
         last = steps[-1]
