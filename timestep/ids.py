@@ -82,6 +82,11 @@ def segment_id(run_id: str, segment: int) -> str:
     return run_id if segment == 1 else f"{run_id}{SEGMENT_MARK}{segment}"
 
 
+def copy_id(workflow_id: str) -> str:
+    """Return the id of the workflow that starts a segment from a copy of a journal."""
+    return f"{workflow_id}{SEGMENT_MARK}copy"
+
+
 def run_of_segment(workflow_id: str) -> tuple[str, int]:
     """Return run id and segment number of a DBOS workflow id."""
     run_id, mark, number = workflow_id.rpartition(SEGMENT_MARK)

@@ -21,6 +21,7 @@ from timestep.ids import (
     STEP_CLOSE_STREAM,
     STEP_SESSION_WRITE,
     WORKFLOW_AGENT_RUN,
+    copy_id,
     kind_of_step,
     segment_id,
 )
@@ -139,7 +140,8 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
             f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
             hint="Look at it with `timestep runs show`.",
         )
-    client.cancel_workflow(segment_id(run_id, stored.run.segment))
+    current = segment_id(run_id, stored.run.segment)
+    client.cancel_workflows([current, copy_id(current)])
     return stored.run
 
 
@@ -164,7 +166,8 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
-        client.resume_workflow(current)
+        is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
+        client.resume_workflow(current if is_there else copy_id(current))
     elif run.status == "failed" and run.reason == "approval_expired":
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)

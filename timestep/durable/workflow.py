@@ -39,6 +39,7 @@ from timestep.ids import (
     WORKFLOW_COPY_SEGMENT,
     WORKFLOW_SCHEDULED_RUN,
     run_of_segment,
+    segment_id,
 )
 from timestep.runs import copy_journal, digest_of, enqueue_run
 from timestep.serializer import encode_error
@@ -76,6 +77,9 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     entry = find_agent(work["agent"])
     started = await _start(run_id, number, work, entry)
     if started.is_closed:
+        if started.stored.run.status == "cancelled" and started.stored.closed_segment < number:
+            await _give_up(workflow_id)
+            raise RunCancelledError(f"The run {run_id!r} was cancelled.", run_id=run_id)
         return _summary(started, number)
     if entry is None:
         await _park(run_id, workflow_id, reason="agent_not_registered")
@@ -217,6 +221,8 @@ async def _check_closed(run_id: str, number: int) -> None:
     """Return when the segment was closed already; a run that was cancelled meanwhile has no outcome."""
     stored = await engine().database.run_until_done(get_stored_run, run_id)
     if stored.closed_segment < number:
+        if stored.run.status == "cancelled":
+            await _give_up(segment_id(run_id, number))
         raise RunCancelledError(f"The run {run_id!r} was cancelled ({stored.run.reason}).", run_id=run_id)
 
 
@@ -224,6 +230,11 @@ async def _park(run_id: str, workflow_id: str, *, reason: str, error: Exception 
     """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it."""
     why = encode_error(error) if error is not None else None
     await engine().database.run_until_done(mark_parked, run_id, reason=reason, error=why)
+    await _give_up(workflow_id)
+
+
+async def _give_up(workflow_id: str) -> None:
+    """Let DBOS know the workflow as cancelled, which a resume puts back on its queue."""
     # Outside this task's context: inside it the cancellation would be recorded as a step.
     await asyncio.get_running_loop().run_in_executor(
         dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id

@@ -322,6 +322,15 @@ def enqueue_segment(connection: sa.Connection, run_id: str, segment: int, *, is_
     connection.execute(query, {"run_id": run_id, "segment": segment, "is_copy": is_copy})
 
 
+def enqueue_missing(connection: sa.Connection, run_id: str, segment: int) -> None:
+    """Enqueue a segment that nothing starts, as `timestep.decide` does: after a halt from a copy of the journal."""
+    halted = sa.select(approvals.c.id).where(
+        approvals.c.run_id == run_id, approvals.c.segment == segment - 1,
+        approvals.c.kind.in_(("outcome_unknown", "limit")),
+    )  # fmt: skip
+    enqueue_segment(connection, run_id, segment, is_copy=connection.execute(halted.limit(1)).first() is not None)
+
+
 def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:
     """Return the model calls that no segment has stored: one that replays a copied journal brings its calls again."""
     if closing.segment == 1:
