@@ -148,8 +148,9 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
 def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
     """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
 
-    A cancelled or parked run goes on in the same segment, from its last finished step. A failed run gets a new segment
-    with a copy of the journal before the failure. `max_turns` raises the limit of a run that has reached it.
+    A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
+    first step in a new one, on the newest application version. A failed run gets a new segment with a copy of the
+    journal before the failure. `max_turns` raises the limit of a run that has reached it.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -162,6 +163,8 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
         if not database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
+    elif is_parked and not client.list_workflow_steps(current):  # nothing holds it to the version that parked it
+        _fork(database, client, stored, max_turns=max_turns)
     elif run.status == "cancelled" or is_parked:
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
@@ -180,12 +183,12 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
 
 
 def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
-    """Start a new segment of a failed run from a copy of its journal, without the steps that failed at its end."""
+    """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
     # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
     copy_journal(client, run.run_id, run.segment + 1)
-    database.run_sync(store.mark_queued, run.run_id, was=("failed",), segment=run.segment + 1)
+    database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
 
 
 def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:

@@ -14,6 +14,7 @@ from turns import Turns
 from timestep import (
     ApprovalAlreadyDecided,
     InterruptionException,
+    RunLimits,
     RunStateStore,
     Session,
     SnapshotAlreadyResumed,
@@ -21,6 +22,7 @@ from timestep import (
     ask_user,
     list_approvals,
     queue_agent_workflow,
+    raise_limits,
     register_agents,
     reject,
     run_agent,
@@ -502,3 +504,85 @@ class FailingLater(Turns):
         if self.count:
             raise RuntimeError("no model")
         return await super().get_response(*args, **kwargs)
+
+
+async def test_a_decision_about_one_call_holds_beside_one_about_all(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    agent = shop.agent([pay(1, "c1"), pay(2, "c2")], pay(3, "c3"), "done")
+    await run_agent_workflow(agent, "Buy", workflow_id=new_id)
+    await reject(new_id, "c1", by="bob", reason="Never")
+    await approve(new_id, "c2", by="bob", always=True)
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == ["pay 2", "pay 3"]
+
+
+async def test_a_refusal_of_all_leaves_what_was_approved(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    agent = shop.agent([pay(1, "c1"), pay(2, "c2")], pay(3, "c3"), "done")
+    await run_agent_workflow(agent, "Buy", workflow_id=new_id)
+    await approve(new_id, "c1", by="bob")
+    await reject(new_id, "c2", by="bob", always=True, reason="Never")
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == ["pay 1"]
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_a_state_may_decide_about_one_call_and_about_all(engine: Any, new_id: str, *, is_reversed: bool) -> None:
+    shop = Shop()
+    agent = shop.agent([pay(1, "c1"), pay(2, "c2")], pay(3, "c3"), "done")
+    state = (await run_agent_workflow(agent, "Buy", workflow_id=new_id)).to_state()
+    first, second = reversed(state.get_interruptions()) if is_reversed else state.get_interruptions()
+    state.approve(first, always_approve=True)
+    state.reject(second, rejection_message="Never")
+    assert (await run_agent_workflow(agent, state)).output == "done"
+    assert shop.done == ([f"pay {2 if is_reversed else 1}", "pay 3"])
+
+
+async def test_a_program_waits_for_a_segment_that_goes_on_from_a_journal(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    agent = shop.agent(pay(1, "c1"), look("a", "c2"), look("b", "c3"), "done")
+    state = (await run_agent_workflow(agent, "Buy", workflow_id=new_id, limits=RunLimits(max_turns=2))).to_state()
+    await approve(new_id, "c1", by="alice")
+    await asyncio.to_thread(engine.wait_for_status, new_id, "interrupted")
+    [asked] = await list_approvals(new_id)
+    assert asked.kind == "limit"
+    engine.query("update dbos.queues set polling_interval_sec = 3 where name = 'timestep_segments'")
+    try:
+        await raise_limits(new_id, RunLimits(max_turns=9), by="alice")
+        state.approve(state.get_interruptions()[0])
+        result = await run_agent_workflow(agent, state)
+    finally:
+        engine.query("update dbos.queues set polling_interval_sec = 0.25 where name = 'timestep_segments'")
+    assert (result.output, shop.done) == ("done", ["pay 1", "look a", "look b"])
+
+
+async def test_what_is_cancelled_before_its_copy_is_made_can_be_resumed(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    agent = shop.agent(look("a", "c1"), look("b", "c2"), "done")
+    register_agents(agent)
+    await run_agent_workflow(agent, "Look", workflow_id=new_id, limits=RunLimits(max_turns=1))
+    database, client = launched().database, launched().client
+    await raise_limits(new_id, RunLimits(max_turns=9), by="alice")
+    await asyncio.to_thread(cancel_run, database, client, new_id)
+    await asyncio.to_thread(resume_run, database, client, new_id)
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == ["look a", "look b"]
+
+
+async def test_a_run_that_was_parked_before_its_first_step_goes_on_under_another_version(
+    engine: Any, new_id: str
+) -> None:
+    shop = Shop()
+    agent = shop.agent(pay(1, "c1"), "done")
+    await run_agent_workflow(agent, "Buy", workflow_id=new_id)
+    tools, agent.tools = agent.tools, []
+    await approve(new_id, "c1", by="alice")
+    await asyncio.to_thread(engine.wait_for_status, new_id, "interrupted")
+    assert engine.run(new_id)["reason"] == "snapshot_mismatch_error"
+    agent.tools = tools
+    older = "update dbos.workflow_status set application_version = 'older:1:0' where workflow_uuid = %s"
+    engine.query(older, f"{new_id}~2")
+
+    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    assert (await wait_run(new_id)).output == "done"
+    assert shop.done == ["pay 1"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from agents import Agent, function_tool
 from agents.testing import function_call
+from agents.usage import Usage
 from turns import Turns
 
 from timestep import (
@@ -19,7 +20,10 @@ from timestep import (
     run_agent_workflow,
     wait_run,
 )
+from timestep.durable.limits import used_by
+from timestep.durable.scope import Record, Segment
 from timestep.errors import InvalidInputError, LimitReachedError, UnsupportedError
+from timestep.store.segments import Used
 
 
 def counting(done: list[int], *, turns: int) -> Agent[Any]:
@@ -136,3 +140,12 @@ async def test_an_unknown_price_is_no_price_of_zero(engine: Any, new_id: str) ->
 def test_a_limit_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         RunLimits(**bad)
+
+
+def test_the_seconds_of_a_segment_count_over_a_crash() -> None:
+    finished = {"envelope": {"attempt": 1, "seconds": 2.0, "used": {"max_seconds": 40.0}}, "usage": Usage()}
+    record = Record(model_turns=[finished])
+    again = Segment(run_id="run", attempt=2, max_result_bytes=1, record=record, used=Used(seconds=5.0))
+    assert 42 <= used_by(again).seconds < 50
+    first = Segment(run_id="run", attempt=1, max_result_bytes=1, record=record, used=Used(seconds=5.0))
+    assert used_by(first).seconds < 10

@@ -98,10 +98,12 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     from timestep.cli.modules import load_agent
     from timestep.cli.quiet import quieten
     from timestep.durable.engine import engine
+    from timestep.durable.registry import register_on_the_way
     from timestep.runtime import cleanup_dbos, ensure_dbos_launched
 
     agent, _ = load_agent(reference)
     quieten()
+    register_on_the_way(agent)  # before the launch: a long run goes on here in its next segments
     ensure_dbos_launched(queues=())
     printer, module = AnswerPrinter(prints_text=not options.as_json), reference.rpartition(":")[0]
     try:

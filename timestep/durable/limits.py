@@ -44,6 +44,16 @@ def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
     return values
 
 
+def _seconds_before(segment: Segment) -> list[float]:
+    """Return what a run had used at the turns that earlier attempts of its segment have finished."""
+    turns = [turn["envelope"] for turn in segment.record.model_turns]
+    return [
+        turn["used"]["max_seconds"] + turn["seconds"]
+        for turn in turns
+        if turn.get("used") and turn.get("attempt", 1) < segment.attempt
+    ]
+
+
 def _was_raised(segment: Segment, name: str) -> bool:
     """Whether a person has raised this limit, and so knows what its counting leaves out."""
     return any(each.kind == "limit" and (each.details or {}).get("limit") == name for each in segment.decisions)
@@ -62,7 +72,7 @@ def used_by(segment: Segment) -> Used:
         tokens=before.tokens + sum(turn["usage"].input_tokens + turn["usage"].output_tokens for turn in turns),
         cost_micro_usd=before.cost_micro_usd + sum(cost or 0 for cost in costs),
         unpriced=before.unpriced if before.unpriced is not None else unpriced,
-        seconds=before.seconds + time.monotonic() - segment.started_at,
+        seconds=max([before.seconds, *_seconds_before(segment)]) + time.monotonic() - segment.started_at,
     )
 
 

@@ -37,7 +37,7 @@ from timestep.store.run_states import (
     find_snapshot,
     latest_of_run,
 )
-from timestep.store.runs import StoredRun, find_stored_run, mark_claimed
+from timestep.store.runs import StoredRun, find_stored_run, get_stored_run, mark_claimed
 from timestep.store.segments import enqueue_segment
 
 DECIDED_BY = "program"
@@ -75,6 +75,8 @@ def continue_run(state: RunState[Any], origin: Origin, *, agent: str, is_queued:
     going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     if going_on.is_failed:  # the resume ended in an exception: it is tried again from a copy of its journal
         runs.resume_run(database, client, going_on.run_id)
+        if database.run_sync(get_stored_run, going_on.run_id).run.status == "interrupted":  # it asks again
+            going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     return going_on
 
 

@@ -67,9 +67,10 @@ async def run_agent_workflow(
     Args:
         agent: The agent, or the name of a registered one (`agent_id` is its older name).
         input_items: Text, a list of Responses API input items, or a RunState to go on from. The state of a stored run
-            continues that run: what was decided on it is decided, and this call executes the next segment. Any other
-            starts a new run, which resumes the snapshot that the state was loaded from. The state of a run that has
-            ended calls no model: the new run succeeds at once with the stored output.
+            continues that run, with the options and the session that it has: what was decided on it is decided, and
+            this call executes the next segment. Any other starts a new run, which resumes the snapshot that the state
+            was loaded from. The state of a run that has ended calls no model: the new run succeeds at once with the
+            stored output.
         session: A `Session`, or a session id.
         stream: Write live events to the run's stream; read them with `stream_run(run_id)` from any process.
         result_processor: Called with the result here, in the caller's process, never on recovery.

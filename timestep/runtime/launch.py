@@ -17,6 +17,7 @@ from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import ensure_own_queues
+from timestep.durable.registry import registered_names
 from timestep.durable.schedule import apply_waiting_schedules
 from timestep.durable.threads import run_in_thread
 from timestep.durable.workflow import register_workflows
@@ -27,7 +28,7 @@ from timestep.errors import (
     HistoryChangedError,
     RunCancelledError,
 )
-from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION
+from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION, SEGMENT_QUEUE
 from timestep.runs import connect_client, sqlalchemy_url
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
@@ -126,7 +127,8 @@ def ensure_dbos_launched(*, queues: Sequence[str] | None = None) -> Done:
     earlier start of this program left.
 
     Args:
-        queues: The queues from which this process takes runs, () for none; every queue when absent.
+        queues: The queues from which this process takes runs, () for none; every queue when absent. Next segments of
+            runs that go on are taken too; with () only when agents are registered by now.
 
     Raises:
         DatabaseNotReadyError: no database answers, or its schema does not fit.
@@ -195,7 +197,7 @@ def _launch(queues: Sequence[str] | None) -> None:
     try:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
         if queues is not None:
-            DBOS.listen_queues(queues)
+            DBOS.listen_queues([*queues, SEGMENT_QUEUE] if queues or registered_names() else [])
         register_workflows()
         _quieten()
         DBOS.launch()
