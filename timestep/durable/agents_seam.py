@@ -27,7 +27,7 @@ import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.run_state as sdk_run_state
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, RunConfig, RunResult, RunResultStreaming, RunState, Tool
+from agents import Agent, FunctionTool, Model, RunConfig, RunResult, RunResultStreaming, RunState, Tool
 from agents.agent_tool_state import peek_agent_tool_run_result
 from agents.items import ItemHelpers, MessageOutputItem, ToolApprovalItem, ToolCallOutputItem
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
@@ -157,6 +157,12 @@ def is_agent_tool(tool: object) -> bool:
 def agent_of_tool(tool: FunctionTool) -> Agent[Any] | None:
     """Return the agent behind an agent-tool."""
     return tool._agent_instance
+
+
+def base_url_of(model: Model) -> str | None:
+    """Return the URL at which a model is called, when it can be told: its `base_url`, or that of its OpenAI client."""
+    url = getattr(model, "base_url", None) or getattr(getattr(model, "_client", None), "base_url", None)
+    return str(url) if url is not None else None
 
 
 def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
