@@ -1,4 +1,4 @@
-"""The cost of a model call: computed once inside its step, recorded with the day of the prices, the same in a replay."""
+"""The cost of a model call: computed inside its step, recorded with the day of the prices, the same in a replay."""
 
 from __future__ import annotations
 
