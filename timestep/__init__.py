@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from timestep.sessions import Session
     from timestep.tools.ask_user import ask_user
+    from timestep.tools.web_search import web_search
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ _HOMES = {
     "stream_events": "timestep.durable.start",
     "tool_policy": "timestep.durable.tool_policy",
     "wait_run": "timestep.durable.start",
+    "web_search": "timestep.tools.web_search",
 }
 
 __all__ = [
@@ -116,6 +118,7 @@ __all__ = [
     "stream_events",
     "tool_policy",
     "wait_run",
+    "web_search",
 ]
 
 
