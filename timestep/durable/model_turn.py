@@ -302,7 +302,7 @@ def _price(model: DurableModel, usage: Usage, *, at: float) -> dict[str, Any]:
         name if isinstance(name, str) else _model_name(model),
         input_tokens=usage.input_tokens,
         cached_tokens=cached.cached_tokens or 0,
-        cache_write_tokens=cached.cache_write_tokens or 0,
+        cache_write_tokens=getattr(cached, "cache_write_tokens", 0) or 0,
         output_tokens=usage.output_tokens,
         base_url=agents_seam.base_url_of(model.inner),
         at=datetime.fromtimestamp(at, UTC),
