@@ -40,6 +40,70 @@ MEANINGS = {
 }
 
 
+EVENTS_INTRODUCTION = """
+What `stream_run(run_id)`, `timestep runs tail` and `timestep run` read of a run. An event is a JSON object.
+
+## Events of a run with a stream
+
+A run that is started with `stream=True` writes these from inside its steps.
+"""
+
+EVENTS_RULES = """
+Each of them also has:
+
+| field | says |
+|---|---|
+| `step` | name of the step that wrote it, as in the journal |
+| `turn`, `path` | its turn; `path` is empty at the top and `<turn>:<call>/` inside a sub-agent |
+| `segment` | number of the segment of the run |
+| `attempt` | `<execution of the segment>.<retry inside the step>`, two numbers from 1 and 0 on |
+| `number` | from 1 on within the step and its attempt; an event that is stored twice has the same one |
+| `offset` | number of its entry in the run's stream, counted over all segments |
+| `is_last` | whether it is the last event of its entry |
+
+Events that were written together are one entry and share an `offset`. After an event with `is_last` go on reading with
+its `offset` plus one; after another one with its `offset`, and drop what you had by `step`, `segment`, `attempt` and
+`number`.
+
+## The rule for attempts
+
+A step whose process died, or whose model call failed, is tried again and writes its events again. **Of the events with
+the same `step`, those of the newest `segment` and `attempt` that wrote any count; compare them as numbers. All older
+ones of that step are replaced.** A recorded step writes nothing when it is replayed, so it keeps its events.
+
+`stream_run` applies the rule: what is stored already comes without the events that were replaced. When you have had
+events of an attempt that is replaced later, also before you reconnected, there comes first:
+
+| type | fields |
+|---|---|
+| `restarted` | `step`, `turn`, `path`, `segment`, `attempt` (the new one), `offset` |
+
+Drop what you had of that `step`. With `raw=True`, or `--raw`, every stored event comes and `restarted` does not.
+
+## Events of a run without a stream
+
+| type | fields |
+|---|---|
+| `step` | `step`, `kind`, `step_id`, `seconds`, `is_error`, `segment`, `attempt`; of a model call `model`, `usage` |
+
+One for each recorded step, numbered by `offset` in the order in which they were completed.
+
+## Events that the reader adds
+
+They are not stored; the run's row says them. Their `offset` is that of the event before them, -1 when there is none.
+
+| type | fields |
+|---|---|
+| `run_interrupted` | `reason`, `approvals`, `segment` |
+| `run_finished` | `status` (`succeeded`, `failed` or `cancelled`), `reason`, `segment` |
+
+Each of `approvals` has `id`, `kind`, `agent`, `tool`, `call_id`, `arguments` and `details`.
+
+After `run_interrupted` the reader waits and goes on with the run; a reader that reconnects meanwhile is told again.
+`run_finished` is the last event.
+"""
+
+
 def cli_page() -> str:
     """Return the help of every command, and the exit codes."""
     parts = ["# Command line", "", MARK, "", "Data goes to stdout, everything else to stderr.", ""]
@@ -86,23 +150,17 @@ def errors_page() -> str:
 
 
 def events_page() -> str:
-    """Return the types of live events with their fields, as the engine writes them."""
+    """Return the types of live events with their fields, as the engine writes them, and the rule for attempts."""
     found: dict[str, set[str]] = {}
     for path in sorted((PACKAGE / "durable").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "emit":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add":
                 for kind, fields in _events_of(node):
                     found.setdefault(kind, set()).update(fields)
-    parts = ["# Events", "", MARK, ""]
-    parts += ["What `stream_events(run_id)` and `timestep run` read of a run that was started with `stream=True`.", ""]
+    parts = ["# Events", "", MARK, "", *EVENTS_INTRODUCTION.strip().splitlines(), ""]
     parts += ["| type | fields |", "|---|---|"]
     parts += [f"| `{kind}` | {', '.join(f'`{field}`' for field in sorted(found[kind]))} |" for kind in sorted(found)]
-    parts += [
-        "",
-        "Every event also has `turn`, `path` (empty at the top, `<turn>:<call>/` inside a sub-agent), `attempt` and",
-        "`offset`. Go on reading with `offset` plus one. A newer `attempt` of a turn replaces what an older one wrote:",
-        "drop the older one's events of that `path` and `turn`.",
-    ]
+    parts += ["", *EVENTS_RULES.strip().splitlines()]
     return "\n".join(parts) + "\n"
 
 

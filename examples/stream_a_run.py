@@ -11,7 +11,7 @@ import uuid
 from agents import Agent, function_tool
 from scripted import DecidingModel, Decision
 
-from timestep import ensure_dbos_launched, queue_agent_workflow, register_agents, stream_events
+from timestep import ensure_dbos_launched, queue_agent_workflow, register_agents, stream_run
 
 
 @function_tool
@@ -33,12 +33,12 @@ async def main() -> None:
     run_id = f"lookup-{uuid.uuid4().hex[:8]}"
     handle = queue_agent_workflow(agent, "What is a tide?", stream=True, workflow_id=run_id)
     last = 0
-    async for event in stream_events(run_id):
+    async for event in stream_run(run_id):
         last = event["offset"]
         details = {key: event[key] for key in ("text", "tool", "is_error", "usage", "status") if key in event}
-        print(f"{event['offset']:3}  turn {event['turn']}  {event['type']:14} {details}")
+        print(f"{event['offset']:3}  {event['type']:14} {details}")
     result = await handle.get_result()
-    again = [event["type"] async for event in stream_events(run_id, offset=last)]
+    again = [event["type"] async for event in stream_run(run_id, from_offset=last)]
     print(f"{result.output}\nread again from offset {last}: {again}")
 
 

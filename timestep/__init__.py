@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
     from timestep.durable.schedule import Schedule, create_scheduled_agent_workflow
-    from timestep.durable.start import run_agent_workflow, stream_events, wait_run
+    from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.tool_call import current_tool_call
     from timestep.durable.tool_policy import tool_policy
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
+    from timestep.events import stream_run
     from timestep.records import Approval, RunLimits, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
@@ -72,7 +73,7 @@ _HOMES = {
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",
     "settle": "timestep.approvals",
-    "stream_events": "timestep.durable.start",
+    "stream_run": "timestep.events",
     "tool_policy": "timestep.durable.tool_policy",
     "wait_run": "timestep.durable.start",
     "web_search": "timestep.tools.web_search",
@@ -115,7 +116,7 @@ __all__ = [
     "run_agent",
     "run_agent_workflow",
     "settle",
-    "stream_events",
+    "stream_run",
     "tool_policy",
     "wait_run",
     "web_search",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -86,7 +86,7 @@ class Client:
 
     async def stream_run(
         self, run_id: str, from_offset: int = 0, *, raw: bool = False
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """Yield the events of a run from an offset on; see `timestep.stream_run`."""
         database, client = await self._database(), await self._client()
         async for event in stream_run(run_id, from_offset, raw=raw, database=database, client=client):

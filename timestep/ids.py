@@ -22,6 +22,9 @@ WORKFLOW_SCHEDULED_RUN = "scheduled_agent_run"
 DEFAULT_QUEUE = "timestep_agent_queue"
 SEGMENT_QUEUE = "timestep_segments"
 STREAM_KEY = "events"
+STEP_CLOSE_STREAM = "DBOS.closeStream"
+STEP_SESSION_WRITE = "session_write"
+"""The name under which DBOS records that a stream is closed."""
 
 SEGMENT_MARK = "~"
 MAX_ID_CHARACTERS = 200
@@ -77,6 +80,11 @@ def check_session_id(session_id: str) -> str:
 def segment_id(run_id: str, segment: int) -> str:
     """Return the DBOS workflow id of segment `segment` of a run; the first has the run's own id."""
     return run_id if segment == 1 else f"{run_id}{SEGMENT_MARK}{segment}"
+
+
+def copy_id(workflow_id: str) -> str:
+    """Return the id of the workflow that starts a segment from a copy of a journal."""
+    return f"{workflow_id}{SEGMENT_MARK}copy"
 
 
 def run_of_segment(workflow_id: str) -> tuple[str, int]:

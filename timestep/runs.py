@@ -14,7 +14,17 @@ from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
 from timestep.errors import RunNotFoundError, RunStateError
-from timestep.ids import DBOS_SCHEMA, DEFAULT_QUEUE, SEGMENT_QUEUE, WORKFLOW_AGENT_RUN, kind_of_step, segment_id
+from timestep.ids import (
+    DBOS_SCHEMA,
+    DEFAULT_QUEUE,
+    SEGMENT_QUEUE,
+    STEP_CLOSE_STREAM,
+    STEP_SESSION_WRITE,
+    WORKFLOW_AGENT_RUN,
+    copy_id,
+    kind_of_step,
+    segment_id,
+)
 from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
 from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
@@ -114,15 +124,6 @@ async def wait_run(
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def wait_started(database: Database, run_id: str) -> int:
-    """Return the number of a run's newest segment when it has started; waits for a run that is to come."""
-    while True:
-        stored = await database.run_until_done(store.find_stored_run, run_id)
-        if stored is not None and stored.run.status != "queued":
-            return stored.run.segment
-        await asyncio.sleep(POLL_SECONDS)
-
-
 def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
 
@@ -139,7 +140,8 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
             f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
             hint="Look at it with `timestep runs show`.",
         )
-    client.cancel_workflow(segment_id(run_id, stored.run.segment))
+    current = segment_id(run_id, stored.run.segment)
+    client.cancel_workflows([current, copy_id(current)])
     return stored.run
 
 
@@ -164,7 +166,8 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
-        client.resume_workflow(current)
+        is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
+        client.resume_workflow(current if is_there else copy_id(current))
     elif run.status == "failed" and run.reason == "approval_expired":
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
@@ -188,10 +191,12 @@ def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turn
 def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
 
-    A failed step at the very end is left out: it is what the new segment tries again.
+    A failed step at the very end is left out: it is what the new segment tries again. So is what comes after it, the
+    write of a foreign session and the end of the stream.
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
-    steps = client.list_workflow_steps(source)
+    after = (STEP_SESSION_WRITE, STEP_CLOSE_STREAM)
+    steps = [step for step in client.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
         last = steps[-1]
@@ -204,11 +209,12 @@ def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
 
 def list_steps(client: DBOSClient, run: Run) -> list[Step]:
     """Return the recorded steps of a run, segment by segment, in the order of their ids."""
-    return [
-        _step(segment, info)
-        for segment in range(1, run.segment + 1)
-        for info in client.list_workflow_steps(segment_id(run.run_id, segment))
-    ]
+    return [step for segment in range(1, run.segment + 1) for step in list_segment_steps(client, run.run_id, segment)]
+
+
+def list_segment_steps(client: DBOSClient, run_id: str, segment: int) -> list[Step]:
+    """Return the recorded steps of one segment, those included that were copied from the one before."""
+    return [_step(segment, info) for info in client.list_workflow_steps(segment_id(run_id, segment))]
 
 
 def find_runs(

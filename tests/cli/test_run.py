@@ -190,8 +190,11 @@ def test_a_newer_attempt_of_a_turn_starts_its_text_over(capsys: pytest.CaptureFi
     printer = AnswerPrinter(prints_text=True)
     for each in (
         event("text_delta", 1, text="Hel", agent="a"),
+        event("restarted", 1, attempt="2.0", step="model_turn:1:a"),
         event("text_delta", 1, attempt="2.0", text="Hello", agent="a"),
-        event("text_delta", 1, attempt="1.9", text="late", agent="a"),
+        event("restarted", 1, attempt="2.0", step="tool_call:1:t:c"),
+        event("restarted", 1, path="1:call_1/", attempt="2.0", step="1:call_1/model_turn:1:b"),
+        event("restarted", 1, attempt="10.0", step="model_turn:1:a"),
         event("text_delta", 1, attempt="10.0", text="Hello there", agent="a"),
         event("text_delta", 1, path="1:call_1/", text="inner", agent="b"),
     ):
@@ -208,7 +211,7 @@ def test_a_turn_of_a_sub_agent_says_where_it_belongs(capsys: pytest.CaptureFixtu
     printer = AnswerPrinter(prints_text=True)
     printer.show(event("turn_finished", 2, path="3:c/", agent="guide", model=None, seconds=0.25, usage=used))
     printer.show(event("tool_started", 3, tool="t", call_id="c", arguments="{}"))
-    printer.show({"type": "run_finished", "status": "succeeded", "path": "", "turn": 0, "attempt": "1.0"})
+    printer.show({"type": "run_finished", "status": "succeeded", "segment": 1, "offset": 3})
     assert capsys.readouterr().err == "  turn 2  model -  0.2 s  3 tok  guide, inside turn 3\n"
 
 

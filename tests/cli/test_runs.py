@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -296,5 +297,44 @@ def test_a_segment_shows_only_its_own_steps() -> None:
 
 
 def test_housekeeping_is_not_shown_unless_it_failed() -> None:
-    steps = [step(1, "DBOS.closeStream"), step(2, "stream_end", error={"type": "E", "message": "x"})]
-    assert outline(trace_of(run_of(), steps)) == ["segment 1", "  step stream_end"]
+    steps = [step(1, "DBOS.closeStream"), step(2, "DBOS.sleep", error={"type": "E", "message": "x"})]
+    assert outline(trace_of(run_of(), steps)) == ["segment 1", "  step DBOS.sleep"]
+
+
+def test_tail_prints_a_run_that_has_ended_as_run_did(stored: Shop) -> None:
+    tail = stored.call("runs", "tail", "order-43")
+    assert (tail.returncode, tail.stdout) == (0, "Your order 43 is on its way.\n"), tail.stderr
+    lines = tail.stderr.splitlines()
+    assert lines[0].startswith("turn 1  model tiny-1  ")
+    assert lines[1] == 'turn 1  tool look_up({"order": 43})'
+    failed = stored.call("runs", "tail", "failing")
+    assert (failed.returncode, failed.stdout) == (4, "")
+    assert "error: The run 'failing' failed: ValueError: the model is out of order" in failed.stderr
+    assert stored.call("runs", "tail", "nobody").returncode == 3
+    assert stored.call("runs", "tail", "order-43", "--raw").returncode == 2
+
+
+def test_tail_with_json_prints_a_line_an_event_from_any_offset(stored: Shop) -> None:
+    tail = stored.call("runs", "tail", "order-43", "--json")
+    assert (tail.returncode, tail.stderr) == (0, "")
+    events = [json.loads(line) for line in tail.stdout.splitlines()]
+    assert [event["type"] for event in events if event["type"] != "text_delta"] == [
+        "turn_finished", "tool_started", "tool_finished", "turn_finished", "run_finished",
+    ]  # fmt: skip
+    rest = stored.call("runs", "tail", "order-43", "--json", "--raw", "--from-offset", str(events[1]["offset"]))
+    assert [json.loads(line) for line in rest.stdout.splitlines()] == events[1:]
+    failed = stored.call("runs", "tail", "failing", "--json")
+    assert failed.returncode == 4
+    assert json.loads(failed.stdout.splitlines()[-1])["status"] == "failed"
+
+
+def test_tail_follows_a_run_that_waits_and_ends_quietly_with_ctrl_c(stored: Shop) -> None:
+    with stored.start("runs", "tail", "waiting") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("turn 1  model tiny-2")
+        assert process.stderr.readline() == (
+            'interrupted (approval), waits for a decision about refund({"order": 7})\n'
+        )
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate()
+    assert (process.returncode, rest) == (130, ("", ""))

@@ -51,4 +51,4 @@ def test_the_desk_works_without_the_agents_sdk() -> None:
 
 
 def test_every_public_name_loads_in_a_fresh_process() -> None:
-    assert "agents" in modules_after("from timestep import *\nassert run_agent_workflow and Session and stream_events")
+    assert "agents" in modules_after("from timestep import *\nassert run_agent_workflow and Session and stream_run")

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from agents import Agent, ModelResponse, RunContextWrapper, function_tool
+from agents import Agent, ModelResponse, RunContextWrapper, SQLiteSession, function_tool
 from agents.testing import function_call
 from dbos import DBOS, SetWorkflowID
 from turns import Turns
@@ -471,3 +471,34 @@ async def test_a_workflow_of_the_program_sees_the_same_interruption_on_replay(en
     assert seen == [("interrupted", "pay", 1)] * 2
     assert shop.done == ["pay 5"]
     assert engine.status(f"child-{new_id}") == "succeeded"
+
+
+async def test_a_resumed_run_brings_a_session_of_another_kind_no_item_twice(engine: Any, new_id: str) -> None:
+    shop, kept = Shop(), SQLiteSession(new_id)
+    agent = shop.agent(look("a", "c0"), "done")
+    register_agents(agent, session_factory=lambda session_id: kept)
+    model, agent.model = agent.model, FailingLater(look("a", "c0"))
+    with pytest.raises(RuntimeError, match="no model"):
+        await run_agent_workflow(agent, "Look", new_id, workflow_id=new_id)
+    assert len(await kept.get_items()) == 3
+    model.count, agent.model = 1, model  # type: ignore[union-attr] - it is a Turns
+
+    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    assert (await wait_run(new_id)).output == "done"
+    assert [item.get("role") or item["type"] for item in await kept.get_items()] == [
+        "user",
+        "function_call",
+        "function_call_output",
+        "assistant",
+    ]
+    assert shop.done == ["look a"]
+    kept.close()
+
+
+class FailingLater(Turns):
+    """A model that is gone in its second turn."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        if self.count:
+            raise RuntimeError("no model")
+        return await super().get_response(*args, **kwargs)

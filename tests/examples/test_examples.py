@@ -20,6 +20,13 @@ SAID = {
         "Approved refund(",
         "has succeeded: Done: 20 refunded",
     ],
+    "follow_from_elsewhere": [
+        "going on from offset",
+        "tool_finished",
+        "text_delta",
+        "run_finished",
+        "says: I measured Ostend: 3.2 m",
+    ],
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],

@@ -12,7 +12,7 @@ from agents.exceptions import ModelTimeoutError
 from dbos import DBOS
 from provider_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, Cut, Drop, ProviderServer, Refusal, Reply, Silence
 
-from timestep import run_agent, run_agent_workflow, stream_events
+from timestep import run_agent, run_agent_workflow, stream_run
 from timestep.durable.engine import engine
 from timestep.errors import IncompleteModelResponseError
 
@@ -41,7 +41,7 @@ def limit_of(how: str) -> float | None:
 
 
 async def events_of(run_id: str) -> list[dict[str, Any]]:
-    return [event async for event in stream_events(run_id)]
+    return [event async for event in stream_run(run_id, raw=True)]
 
 
 def text_of(events: list[dict[str, Any]], attempt: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.events import read_events
+from timestep.events import stream_run
 from timestep.runs import connect_client
 from timestep.store.connection import open_database
 
@@ -92,7 +92,7 @@ class Stories:
         """Return the events of a run that has ended."""
 
         async def read() -> list[dict[str, Any]]:
-            return [event async for event in read_events(client, run_id)]
+            return [event async for event in stream_run(run_id, raw=True, database=database, client=client)]
 
         database = open_database(self.server.url(APPLICATION), application=APPLICATION)
         client = connect_client(database, name=APPLICATION)

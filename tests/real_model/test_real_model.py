@@ -27,7 +27,7 @@ def text_of(events: list[Json], attempt: str) -> str:
     return "".join(
         event["text"]
         for event in events
-        if event["type"] == "text_delta" and not event["path"] and event["attempt"] == attempt
+        if event["type"] == "text_delta" and not event.get("path") and event["attempt"] == attempt
     )
 
 
@@ -60,11 +60,11 @@ def test_a_run_that_is_killed_in_mid_answer_is_finished_without_asking_a_finishe
     ]
 
     events = stories.events("boat")
-    attempts = [event["attempt"] for event in events if event["type"] == "text_delta" and not event["path"]]
+    attempts = [event["attempt"] for event in events if event["type"] == "text_delta" and not event.get("path")]
     assert list(dict.fromkeys(attempts)) == ["1.0", "2.0"]
     assert text_of(events, "1.0")
     assert text_of(events, "2.0") == run["output"]
-    assert {event["attempt"] for event in events if event["path"]} == {"1.0"}
+    assert {event["attempt"] for event in events if event.get("path")} == {"1.0"}
 
     used = stories.query("select step, requests, input_tokens, output_tokens from timestep.usage where run_id = 'boat'")
     assert sorted(row["step"] for row in used) == sorted(steps)

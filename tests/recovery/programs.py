@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import herald
 import porter
 import scenario
 import side_log
@@ -89,6 +90,18 @@ async def executor(
     for run in queued:
         queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
     await asyncio.gather(*(_carry(run, tool, **options) for run in runs))
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def speaker(*, queued: Sequence[str] = ()) -> None:
+    """Queue streamed runs of the herald, and execute what there is until killed."""
+    stops.install()
+    register_agents(herald.build())
+    await ensure_dbos_launched()
+    for run in queued:
+        queue_agent_workflow("herald", "Go", stream=True, workflow_id=run)
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()

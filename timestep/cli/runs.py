@@ -43,7 +43,7 @@ _COLOURS: dict[RunStatus, str] = {
 
 @click.group()
 def command() -> None:
-    """List, show, cancel and resume runs, and decide what they wait for.
+    """List, show, follow, cancel and resume runs, and decide what they wait for.
 
     A run id may be cut to a prefix that no other run has.
 
@@ -227,6 +227,34 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
                 hint=f"Wait for it: timestep runs result {run_id} --wait 60",
             )
         context.exit(show_ending(desk.database, run, as_json=as_json))
+
+
+@command.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as JSON Lines.")
+@click.option("--from-offset", type=click.IntRange(min=0), default=0, metavar="N", help="Begin with this offset.")
+@click.option("--raw", is_flag=True, help="With --json: also the events of attempts that were replaced.")
+@click.pass_context
+def tail(context: click.Context, run_id: str, as_json: bool, from_offset: int, raw: bool) -> None:
+    """Follow a run live to its end, over interruptions: its text to stdout, the rest to stderr.
+
+    What is stored comes first. Of a run without a stream it prints the steps as they are recorded. The exit code is 4
+    when the run failed or was cancelled. After Ctrl-C the run goes on.
+
+    \b
+    Examples:
+      timestep runs tail order-43
+      timestep runs tail order-43 --json --from-offset 12
+    """
+    from timestep.cli.desk import open_desk
+    from timestep.cli.tail import tail_run
+    from timestep.runs import full_run_id
+
+    if raw and not as_json:
+        raise click.UsageError("--raw needs --json: text that was replaced cannot be told from the rest.")
+    with open_desk() as desk:
+        run_id = full_run_id(desk.database, run_id)
+        context.exit(tail_run(desk, run_id, from_offset=from_offset, raw=raw, as_json=as_json))
 
 
 @command.command()

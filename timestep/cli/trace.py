@@ -16,7 +16,7 @@ _STEP_NAME = re.compile(r"(?P<path>(?:[^/]+/)*)(?P<kind>[a-z_]+):(?P<turn>\d+):(
 _KINDS = {"model_turn": "model", "tool_call": "tool"}
 _CALLS = ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "computer_call")
 
-HOUSEKEEPING = ("stream_end", "DBOS.")
+HOUSEKEEPING = ("DBOS.",)
 """Beginnings of the names of steps that tell nothing about the run; `timestep runs steps` prints them."""
 
 NOT_RECORDED = "not recorded"

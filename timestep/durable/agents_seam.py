@@ -215,7 +215,7 @@ def decision_about(state: RunState[Any], item: ToolApprovalItem) -> tuple[bool |
     is_approved = context.get_approval_status(name, call_id, existing_pending=found, current_invocation=found)
     keys = context._resolve_approval_keys(found)
     records = [context._approvals.get(context._function_approval_key(key, found) or key) for key in keys]
-    is_sticky = any(each is not None and (each.approved is True or each.rejected is True) for each in records)
+    is_sticky = any(each is not None and (each.approved if is_approved else each.rejected) is True for each in records)
     reason = context.get_rejection_message(name, call_id, existing_pending=found) if is_approved is False else None
     return is_approved, is_approved is not None and is_sticky, reason
 

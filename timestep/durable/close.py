@@ -14,7 +14,7 @@ from timestep.durable.decisions import call_id_of, digest_of_arguments
 from timestep.durable.engine import engine
 from timestep.durable.halt import error_of
 from timestep.durable.output import dump_output
-from timestep.durable.run import Outcome
+from timestep.durable.run import Outcome, items_already_stored
 from timestep.durable.scope import Segment
 from timestep.durable.tool_policy import policy_of
 from timestep.errors import (
@@ -86,20 +86,16 @@ def _failed_closing(outcome: Outcome, stored: StoredRun, segment: Segment, *, er
 
 
 def _common(outcome: Outcome, stored: StoredRun, segment: Segment) -> dict[str, Any]:
-    items = [] if outcome.is_session_written else outcome.finished_items()
+    items = outcome.finished_items()[items_already_stored(stored, segment) :]
     return {
         "run_id": segment.run_id,
         "segment": segment.number,
         "session_id": stored.run.session_id,
-        "session_items": items[_already_stored(stored, segment) :],
+        "session_items": [] if outcome.is_session_written else items,
+        "items_written": len(items) if outcome.is_session_written else 0,
         "tool_calls": [_tool_call(call, segment) for call in segment.record.tool_calls],
         "model_calls": [_model_call(turn, segment) for turn in segment.record.model_turns],
     }
-
-
-def _already_stored(stored: StoredRun, segment: Segment) -> int:
-    """A segment that replays another one's journal brings its items again; one that goes on from a snapshot not."""
-    return stored.session_items_stored if segment.is_fork else 0
 
 
 def _snapshot(

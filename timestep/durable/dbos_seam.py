@@ -19,15 +19,18 @@ import dbos._context as dbos_context
 import dbos._dbos as dbos_dbos
 import dbos._recovery as dbos_recovery
 import dbos._serialization as dbos_serialization
+import dbos._sys_db as dbos_sys_db
+import sqlalchemy as sa
 from dbos import DBOS, StepReservation
 from dbos._context import DBOSContext
+from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import OperationResultInternal, RecordedResult, SystemDatabase
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Engine
 
 from timestep.durable.threads import SortingExecutor
 from timestep.errors import UnsupportedError
-from timestep.ids import SEGMENT_MARK
+from timestep.ids import DBOS_SCHEMA, SEGMENT_MARK, STREAM_KEY
 
 LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
@@ -35,6 +38,12 @@ LARGEST_STEP_ID = 2**31 - 1
 T = TypeVar("T")
 _reader: tuple[SystemDatabase, SystemDatabase] | None = None
 """DBOS's access to its tables, and a copy of it that reads without transactions."""
+
+_STREAMS = sa.table(
+    SystemSchema.streams.name,
+    *(sa.column(SystemSchema.streams.c[name].name) for name in ("workflow_uuid", "key", "value", "offset")),
+    schema=DBOS_SCHEMA,
+)
 
 
 def current_context() -> DBOSContext | None:
@@ -226,6 +235,20 @@ def executor_pool() -> Any:
 def system_engine() -> Engine:
     """Return the engine with which DBOS reads and writes; for counting statements."""
     return _instance()._sys_db.engine
+
+
+def stream_ends(connection: sa.Connection, workflow_ids: Iterable[str]) -> dict[str, int]:
+    """Return the number of the next entry of the event stream of each of these workflows that has any entry.
+
+    DBOS reads streams only value by value, and not past the gaps that a fork leaves where steps ran in parallel.
+    """
+    streams = _STREAMS
+    query = sa.select(streams.c.workflow_uuid, sa.func.max(streams.c.offset) + 1).where(
+        streams.c.workflow_uuid.in_(list(workflow_ids)),
+        streams.c.key == STREAM_KEY,
+        streams.c.value != dbos_sys_db._serialized_stream_closed_sentinel,
+    )
+    return {row[0]: row[1] for row in connection.execute(query.group_by(streams.c.workflow_uuid))}
 
 
 def is_constructed() -> bool:

@@ -47,7 +47,8 @@ def apply_decisions(state: RunState[Any], decisions: Sequence[Approval]) -> None
     items = state.get_interruptions()
     if len(items) != len(decisions):
         raise SnapshotMismatchError(f"The snapshot waits for {len(items)} decisions, {len(decisions)} were asked for.")
-    for item, decision in zip(items, sorted(decisions, key=lambda each: each.place), strict=True):
+    pairs = list(zip(items, sorted(decisions, key=lambda each: each.place), strict=True))
+    for item, decision in pairs:
         if (
             call_id_of(item) != decision.call_id
             or digest_of_arguments(item.arguments or "") != decision.arguments_digest
@@ -56,6 +57,7 @@ def apply_decisions(state: RunState[Any], decisions: Sequence[Approval]) -> None
                 f"The call {decision.call_id!r} of {decision.tool!r} in the snapshot has other arguments than those "
                 "that were decided."
             )
+    for item, decision in sorted(pairs, key=lambda pair: not pair[1].is_sticky):  # one about all first: the others hold
         _apply(state, item, decision)
 
 

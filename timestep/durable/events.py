@@ -1,51 +1,82 @@
-"""Live output of a run: events written to the run's DBOS stream, in batches, from inside its steps.
+"""Live output of a run: events that its steps write to the DBOS stream of their segment.
 
-An event is a JSON object with `type`, `turn`, `attempt` and `path` (empty at the top, `<turn>:<call>/` inside a
-sub-agent). Types: `text_delta` {text, agent}, `turn_finished` {agent, model, usage, seconds},
-`tool_started` {tool, call_id, arguments}, `tool_finished` {tool, call_id, is_error}, `run_finished` {status, reason}.
-A stream entry is a list of events; the number of an entry is its offset. A repeated attempt of a turn writes its
-events again under a newer `attempt`, which replaces those of the same step.
+A stream entry is a list of events that were written together. An event is a JSON object with `type`, `step` (the name
+of the step that wrote it), `turn`, `path` (empty at the top, `<turn>:<call>/` inside a sub-agent), `segment`, `attempt`
+(`<execution of the segment>.<retry inside the step>`) and `number`, from 1 on within step and attempt. A repeated
+attempt writes its events again: the newest segment and attempt that wrote for a step replaces what is older.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
+from types import TracebackType
 from typing import Any
 
-from dbos import DBOS
+import sqlalchemy as sa
 
+from timestep.durable import dbos_seam
 from timestep.durable.scope import Scope
-from timestep.ids import STREAM_KEY
+from timestep.ids import segment_id
+from timestep.store.stream_segments import FIRST, StreamSegment, insert_stream_segment, list_stream_segments
 
-BATCH_SECONDS = 0.06
-"""How long text may wait for more of it: at most about 17 writes a second for one model call."""
+BATCH_SECONDS = 0.05
+"""How long an event waits for others before it is written; a step that ends does not wait."""
 
 
-async def emit(scope: Scope, *events: dict[str, Any], retry: int = 0) -> None:
-    """Write events to the run's stream, when the run streams. Only inside a step."""
-    if not scope.segment.stream or not events:
+class StepEvents:
+    """The events of one execution of a step, when the run streams. `async with` it inside the step's body.
+
+    They are written while the step runs, and all of them before it is recorded.
+    """
+
+    def __init__(self, scope: Scope, step: str) -> None:
+        self._segment = scope.segment
+        self._where = {"step": step, "turn": scope.turn, "path": scope.path, "segment": scope.segment.number}
+        self._timer: asyncio.Task[None] | None = None
+
+    def add(self, event: dict[str, Any], *, retry: int = 0) -> None:
+        """Say an event; it is written soon."""
+        if not self._segment.stream:
+            return
+        self._segment.writer.add(event | self._where | {"attempt": f"{self._segment.attempt}.{retry}"})
+        if self._timer is None or self._timer.done():
+            self._timer = asyncio.ensure_future(self._flush_later())
+
+    async def __aenter__(self) -> StepEvents:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        timer, self._timer = self._timer, None
+        if timer is None:
+            return
+        timer.cancel()
+        await asyncio.wait((timer,))
+        if not timer.cancelled():
+            timer.exception()  # what could not be written waits again, and is written now or fails here
+        if error is None or isinstance(error, Exception):  # a step that fails is recorded too
+            await self._segment.writer.flush()
+
+    async def _flush_later(self) -> None:
+        await asyncio.sleep(BATCH_SECONDS)
+        await self._segment.writer.flush()
+
+
+def begin_stream(connection: sa.Connection, run_id: str, number: int) -> None:
+    """Store where the stream of segment `number` begins, from 2 on, before anything is written to it.
+
+    Harmless when repeated: the first start counts. The segments before it are closed, and write nothing any more.
+    """
+    known = list_stream_segments(connection, run_id)
+    if number in known:
         return
-    attempt = f"{scope.segment.attempt}.{retry}"
-    common = {"turn": scope.turn, "attempt": attempt, "path": scope.path}
-    await DBOS.write_stream_async(STREAM_KEY, [event | common for event in events])
-
-
-class TextBatch:
-    """Text deltas on their way to the stream, joined while they wait."""
-
-    def __init__(self, scope: Scope, agent: str, retry: int) -> None:
-        self.scope, self.agent, self.retry = scope, agent, retry
-        self.text, self.flushed_at = "", time.monotonic()
-
-    async def add(self, text: str) -> None:
-        """Add text; write what has waited long enough."""
-        self.text += text
-        if time.monotonic() - self.flushed_at >= BATCH_SECONDS:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Write what waits."""
-        if self.text:
-            text, self.text = self.text, ""
-            await emit(self.scope, {"type": "text_delta", "text": text, "agent": self.agent}, retry=self.retry)
-        self.flushed_at = time.monotonic()
+    before = max((each for each in known.values() if each.number < number), key=lambda each: each.number, default=FIRST)
+    ends = dbos_seam.stream_ends(connection, [segment_id(run_id, each) for each in (before.number, number)])
+    written = ends.get(segment_id(run_id, before.number), 0) - before.copied_entries
+    begun = StreamSegment(
+        number=number,
+        first_offset=before.first_offset + max(0, written),
+        copied_entries=ends.get(segment_id(run_id, number), 0),
+    )
+    insert_stream_segment(connection, run_id, begun)

@@ -31,7 +31,7 @@ from openai.types.responses.response_usage import ResponseUsage
 from pydantic import TypeAdapter
 
 from timestep.durable import agents_seam
-from timestep.durable.events import TextBatch, emit
+from timestep.durable.events import StepEvents
 from timestep.durable.limits import check_limits
 from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
@@ -142,20 +142,20 @@ class _Call:
         async def body() -> Envelope:
             started = time.time()
             used = check_limits(self.scope, agent=self.model.agent.name)
-            response, retry = await self._ask_until_answered(forward)
-            usage = response.usage
-            seconds = round(time.time() - started, 3)
-            await emit(
-                self.scope,
-                {
-                    "type": "turn_finished",
-                    "agent": self.model.agent.name,
-                    "model": _model_name(self.model),
-                    "seconds": seconds,
-                    "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-                },
-                retry=retry,
-            )
+            async with StepEvents(self.scope, self.name) as events:
+                response, retry = await self._ask_until_answered(forward, events)
+                usage = response.usage
+                seconds = round(time.time() - started, 3)
+                events.add(
+                    {
+                        "type": "turn_finished",
+                        "agent": self.model.agent.name,
+                        "model": _model_name(self.model),
+                        "seconds": seconds,
+                        "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+                    },
+                    retry=retry,
+                )
             # exclude_unset: without it the answer gains nulls and is not equal after the round trip
             envelope = {
                 "ok": RESPONSE.dump_python(response, mode="json", exclude_unset=True),
@@ -164,7 +164,7 @@ class _Call:
                 "started_at": started,
                 "seconds": seconds,
                 "attempt": self.scope.segment.attempt,
-            } | _price(self.model, usage, at=started + seconds)
+            } | _price(self.model.inner, _model_name(self.model), usage, at=started + seconds)
             return envelope if used is None else envelope | {"used": used}
 
         return await run_step(self.scope.segment, self.scope.reserve(), self.name, body)
@@ -178,7 +178,9 @@ class _Call:
         self.scope.plan(response.output, self.arguments.get("tools") or [])
         return response
 
-    async def _ask_until_answered(self, forward: asyncio.Queue[Any] | None) -> tuple[ModelResponse, int]:
+    async def _ask_until_answered(
+        self, forward: asyncio.Queue[Any] | None, told: StepEvents
+    ) -> tuple[ModelResponse, int]:
         """Return the whole answer and the number of attempts that failed before it.
 
         Each streamed attempt writes its text under its own number, so that the last one replaces those before.
@@ -189,7 +191,7 @@ class _Call:
             seen: list[str] = []
             try:
                 if is_streamed:
-                    response = await self._stream(forward, seen, retry=retry, timeout=settings.timeout)
+                    response = await self._stream(forward, told, seen, retry=retry, timeout=settings.timeout)
                 else:
                     response = await self._ask(timeout=settings.timeout)
             except Exception as error:
@@ -235,14 +237,19 @@ class _Call:
         )
 
     async def _stream(
-        self, forward: asyncio.Queue[Any] | None, seen: list[str], *, retry: int, timeout: float | None
+        self,
+        forward: asyncio.Queue[Any] | None,
+        told: StepEvents,
+        seen: list[str],
+        *,
+        retry: int,
+        timeout: float | None,
     ) -> ModelResponse:
         """Stream one attempt. What its caller has seen of it is told through `seen`, also when it fails."""
         inner, arguments = self.model.inner, dict(self.arguments)
         positional = [arguments.pop(name) for name in ARGUMENTS]
         final: Response | None = None
         output: list[Any] = []
-        text = TextBatch(self.scope, self.model.agent.name, retry)
         stream = agents_seam.stream_response_with_retry(
             get_stream=lambda: inner.stream_response(*positional, **arguments), **self._attempt(timeout=timeout)
         )
@@ -257,10 +264,9 @@ class _Call:
                     if event.type not in UNSEEN_EVENTS:
                         seen.append(event.type)
                 if event.type == "response.output_text.delta":
-                    await text.add(event.delta)
+                    told.add({"type": "text_delta", "text": event.delta, "agent": self.model.agent.name}, retry=retry)
                 elif event.type == "response.output_item.done":
                     output.append(event.item)
-        await text.flush()
         if final is None:
             raise IncompleteModelResponseError(
                 f"The stream of {_model_name(self.model) or 'the model'} ended without a final response."
@@ -295,16 +301,16 @@ def _response_usage(usage: Usage) -> ResponseUsage:
     )
 
 
-def _price(model: DurableModel, usage: Usage, *, at: float) -> dict[str, Any]:
-    """Return the cost of a call as the envelope keeps it; nothing when the price is not known."""
-    name, cached = getattr(model.inner, "model", None), usage.input_tokens_details
+def _price(model: Model, named: str | None, usage: Usage, *, at: float) -> dict[str, Any]:
+    """Return the cost of a call of a model, `named` by its agent, for the envelope; nothing when it is not known."""
+    name, cached = getattr(model, "model", None), usage.input_tokens_details
     price = price_of(
-        name if isinstance(name, str) else _model_name(model),
+        name if isinstance(name, str) else named,
         input_tokens=usage.input_tokens,
         cached_tokens=cached.cached_tokens or 0,
         cache_write_tokens=getattr(cached, "cache_write_tokens", 0) or 0,
         output_tokens=usage.output_tokens,
-        base_url=agents_seam.base_url_of(model.inner),
+        base_url=agents_seam.base_url_of(model),
         at=datetime.fromtimestamp(at, UTC),
     )
     if price is None:

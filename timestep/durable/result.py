@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from agents import RunResult, RunResultStreaming, RunState
@@ -11,6 +11,7 @@ from agents.usage import Usage
 
 from timestep.durable import agents_seam
 from timestep.durable.definition import reachable_agents
+from timestep.durable.engine import engine, is_engine_launched
 from timestep.durable.origin import Origin, with_origin
 from timestep.durable.output import load_output
 from timestep.durable.registry import RegisteredAgent
@@ -23,6 +24,7 @@ from timestep.errors import (
     RunTimedOutError,
     UnsupportedError,
 )
+from timestep.events import stored_events
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot
 from timestep.serializer import decode_error
@@ -92,6 +94,17 @@ class DurableRunResult:
     def to_input_list(self) -> list[Any]:
         """Return the new items as input items of a next run."""
         return [item.to_input_item() for item in self.new_items]
+
+    async def stream_events(self) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the stored events of the run, up to its end or its interruption; `stream_run` follows one that runs.
+
+        Those of a run without `stream=True` are its recorded steps.
+        """
+        own: dict[str, Any] = {}
+        if is_engine_launched():
+            own = {"database": engine().database, "client": engine().client}
+        async for event in stored_events(self.run_id, **own):
+            yield event
 
     def __getitem__(self, name: str) -> Any:
         if name not in self:

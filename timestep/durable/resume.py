@@ -155,7 +155,8 @@ def _continue(
             is_first = claim_snapshot(connection, newest.id, resumed_by=run_id)
             if not is_first and not _is_left(connection, stored):
                 raise _already_resumed(run_id, segment)
-            return dataclasses.replace(going_on, starts=None if is_queued else run.segment)
+            is_next = run.segment == segment + 1  # a later one goes on from a copy of a journal, which others make
+            return dataclasses.replace(going_on, starts=run.segment if is_next and not is_queued else None)
         case _:
             assert_never(run.status)
 
@@ -184,7 +185,8 @@ def _decide(connection: sa.Connection, run_id: str, segment: int, decisions: Seq
         raise SnapshotMismatchError(
             f"The state has {len(decisions)} interruptions, the run {run_id!r} waits for {len(asked)} decisions."
         )
-    for row, wanted in zip(asked, decisions, strict=True):
+    pairs = list(zip(asked, decisions, strict=True))
+    for row, wanted in sorted(pairs, key=lambda pair: pair[1].always):  # one for all comes after those about one
         if wanted.digest != row.arguments_digest:
             raise ApprovalChangedError(
                 f"The call {row.call_id!r} of {row.tool!r} in the state has not the arguments of that of {run_id!r}."

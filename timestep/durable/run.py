@@ -23,6 +23,7 @@ from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.snapshots import check_snapshot, restore_state
 from timestep.durable.step import StepFailure
 from timestep.run_state.envelope import Snapshot
+from timestep.store.runs import StoredRun
 from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
@@ -97,8 +98,13 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     )
     if session is None or foreign is None or outcome.questions:
         return outcome
-    await write_session(foreign, outcome.finished_items())
+    await write_session(foreign, outcome.finished_items()[items_already_stored(stored, segment) :])
     return dataclasses.replace(outcome, is_session_written=True)
+
+
+def items_already_stored(stored: StoredRun, segment: Segment) -> int:
+    """Return how many session items are there already: who replays another segment's journal brings its items again."""
+    return stored.session_items_stored if segment.is_fork else 0
 
 
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:

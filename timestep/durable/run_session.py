@@ -12,6 +12,7 @@ from typing import Any
 from dbos import DBOS
 
 from timestep.durable.engine import engine
+from timestep.ids import STEP_SESSION_WRITE
 from timestep.sessions import Session
 from timestep.store.sessions import append_items_once, read_items
 
@@ -87,4 +88,4 @@ async def write_session(session: Any, items: list[Any]) -> None:
         await session.add_items(items)
         return len(items)
 
-    await reservation.run_async({"name": "session_write"}, write)
+    await reservation.run_async({"name": STEP_SESSION_WRITE}, write)

@@ -22,6 +22,7 @@ from dbos import DBOS, StepReservation
 from timestep.durable import dbos_seam
 from timestep.durable.agents_seam import apply_patch_operations, is_agent_tool
 from timestep.durable.halt import Halt
+from timestep.durable.stream_writer import StreamWriter
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
 from timestep.store.segments import Used
@@ -67,6 +68,7 @@ class Segment:
     used: Used = field(default_factory=Used)
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
+    writer: StreamWriter = field(default_factory=StreamWriter)
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from agents import Agent, RunConfig, RunState
@@ -24,10 +24,9 @@ from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.watch import watching
 from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed, UnsupportedError
-from timestep.events import read_events
 from timestep.ids import WORKFLOW_AGENT_RUN, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
-from timestep.runs import SETTLED, digest_of, wait_started
+from timestep.runs import SETTLED, digest_of
 from timestep.runs import wait_run as wait_until
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
@@ -72,7 +71,7 @@ async def run_agent_workflow(
             starts a new run, which resumes the snapshot that the state was loaded from. The state of a run that has
             ended calls no model: the new run succeeds at once with the stored output.
         session: A `Session`, or a session id.
-        stream: Write live events to the run's stream; read them with `stream_events(run_id)` from any process.
+        stream: Write live events to the run's stream; read them with `stream_run(run_id)` from any process.
         result_processor: Called with the result here, in the caller's process, never on recovery.
         state_store: Where the state is saved too when the run is interrupted.
         workflow_id: The run's id and idempotency key; a fresh one when absent.
@@ -292,18 +291,6 @@ def _refuse_in_step() -> None:
             "A durable run cannot start inside a step or a tool's body.",
             hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
         )
-
-
-async def stream_events(run_id: str, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
-    """Yield the live events of a run that was started with `stream=True`: those stored, then those to come, to its end.
-
-    May be read from any process and again; go on later with the last event's `offset` plus one. Waits for a run that is
-    about to start. Shapes: `timestep.events`.
-    """
-    ensure_engine()
-    segment = await wait_started(engine().database, run_id)
-    async for event in read_events(engine().client, run_id, segment=segment, offset=offset):
-        yield event
 
 
 async def _check_same(request: RunRequest, digest: str) -> None:

@@ -18,7 +18,7 @@ from agents.tool_context import ToolContext
 
 from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
-from timestep.durable.events import emit
+from timestep.durable.events import StepEvents
 from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.step import Envelope, run_step, value_of
@@ -135,9 +135,14 @@ async def run_call(
         idempotency_key=f"{segment.run_id}:{scope.call_key(slot)}",
     )
     has_run = False
+    name = scope.step_name("tool_call", tool, slot.key)
     on_crash = on_crash or policy_of(tool).on_crash
 
-    async def timed() -> Envelope:
+    async def told() -> Envelope:
+        async with StepEvents(scope, name) as events:
+            return await timed(events)
+
+    async def timed(events: StepEvents) -> Envelope:
         nonlocal has_run
         before, started_at = fingerprint(context), time.time()
         if on_crash != "repeat":
@@ -151,9 +156,11 @@ async def run_call(
                 is_fatal=on_crash == "fail",
             )
             if settled is not None:
+                events.add({"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
+                events.add({"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": False})
                 return settled | {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
         has_run = True
-        await emit(scope, {"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
+        events.add({"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
         token = _current.set(call)
         try:
             with tool_body():
@@ -165,12 +172,11 @@ async def run_call(
         envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
         if changes := changes_since(before, context):
             envelope["context"] = changes
-        await emit(scope, {"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
+        events.add({"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
         return envelope
 
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
-    name = scope.step_name("tool_call", tool, slot.key)
-    envelope = await run_step(segment, reservation, name, timed, max_bytes=2 * segment.max_result_bytes)
+    envelope = await run_step(segment, reservation, name, told, max_bytes=2 * segment.max_result_bytes)
     if not has_run:
         apply_changes(context, envelope.get("context"))
     segment.record.tool_calls.append(

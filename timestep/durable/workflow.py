@@ -17,14 +17,15 @@ from dbos import DBOS
 from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of, reason_of
 from timestep.durable.engine import engine
-from timestep.durable.events import emit
+from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.request import request_of
 from timestep.durable.run import NotResumable, Outcome, run_segment
-from timestep.durable.scope import Scope, Segment
+from timestep.durable.scope import Segment
 from timestep.durable.step import StepFailure, is_history_change
+from timestep.durable.stream_writer import BURST, StreamWriter
 from timestep.errors import (
     AgentNotRegisteredError,
     HistoryChangedError,
@@ -34,11 +35,11 @@ from timestep.errors import (
 )
 from timestep.ids import (
     DEFAULT_QUEUE,
-    STREAM_KEY,
     WORKFLOW_AGENT_RUN,
     WORKFLOW_COPY_SEGMENT,
     WORKFLOW_SCHEDULED_RUN,
     run_of_segment,
+    segment_id,
 )
 from timestep.runs import copy_journal, digest_of, enqueue_run
 from timestep.serializer import encode_error
@@ -67,21 +68,28 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """Execute one segment of a run.
 
     Steps, in order: in a foreign session `session_read`; those of the agent's turns (`model_turn`, `tool_call`,
-    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`; with a stream `stream_end`. The
-    start and the close are transactions of their own, harmless when repeated.
+    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`. The start and the close are
+    transactions of their own, harmless when repeated. After the close DBOS records that the stream is closed; only a
+    copy of the journal could replay that, and leaves it out.
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)
     entry = find_agent(work["agent"])
     started = await _start(run_id, number, work, entry)
     if started.is_closed:
+        if started.stored.run.status == "cancelled" and started.stored.closed_segment < number:
+            await _give_up(workflow_id)
+            raise RunCancelledError(f"The run {run_id!r} was cancelled.", run_id=run_id)
         return _summary(started, number)
     if entry is None:
         await _park(run_id, workflow_id, reason="agent_not_registered")
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = _segment(run_id, number, started)
+    if segment.stream and number > 1:
+        await engine().database.run_until_done(begin_stream, run_id, number)
     outcome = await _run(entry, started, segment, workflow_id)
     outcome, closing = _closing(outcome, started, segment)
+    await segment.writer.settle()  # who sees the segment closed may count its events
     with gate.held():  # a drain waits for the end of the stream: without it readers would wait for another executor
         if not await engine().database.run_until_done(close_segment, closing):
             await _check_closed(run_id, number)
@@ -90,8 +98,8 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         waiting = _expected.get(workflow_id)
         if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
             waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
-        if segment.stream:
-            await _end_stream(segment, closing)
+        if segment.stream:  # wakes the readers, who look at the run's row
+            await segment.writer.close()
     return summary
 
 
@@ -178,6 +186,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         decisions=started.decisions,
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
+        writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
     )
 
 
@@ -212,6 +221,8 @@ async def _check_closed(run_id: str, number: int) -> None:
     """Return when the segment was closed already; a run that was cancelled meanwhile has no outcome."""
     stored = await engine().database.run_until_done(get_stored_run, run_id)
     if stored.closed_segment < number:
+        if stored.run.status == "cancelled":
+            await _give_up(segment_id(run_id, number))
         raise RunCancelledError(f"The run {run_id!r} was cancelled ({stored.run.reason}).", run_id=run_id)
 
 
@@ -219,18 +230,15 @@ async def _park(run_id: str, workflow_id: str, *, reason: str, error: Exception 
     """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it."""
     why = encode_error(error) if error is not None else None
     await engine().database.run_until_done(mark_parked, run_id, reason=reason, error=why)
+    await _give_up(workflow_id)
+
+
+async def _give_up(workflow_id: str) -> None:
+    """Let DBOS know the workflow as cancelled, which a resume puts back on its queue."""
     # Outside this task's context: inside it the cancellation would be recorded as a step.
     await asyncio.get_running_loop().run_in_executor(
         dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id
     )
-
-
-async def _end_stream(segment: Segment, closing: Closing) -> None:
-    async def end() -> None:
-        await emit(Scope(segment=segment), {"type": "run_finished", "status": closing.status, "reason": closing.reason})
-
-    await DBOS.run_step_async({"name": "stream_end"}, end)
-    await DBOS.close_stream_async(STREAM_KEY)
 
 
 def _settle(waiting: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -24,7 +24,7 @@ from timestep.store.runs import (
     runs_waiting_for_agents,
     unfinished_segments,
 )
-from timestep.store.segments import enqueue_segment
+from timestep.store.segments import enqueue_missing
 
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
@@ -92,7 +92,7 @@ class Chores:
         for workflow_id in missing & self._missing:
             run_id, number = run_of_segment(workflow_id)
             if number > 1:  # a first one is stored with its run
-                self._database.run_sync(enqueue_segment, run_id, number)
+                self._database.run_sync(enqueue_missing, run_id, number)
         self._missing = missing
 
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:

@@ -34,6 +34,17 @@ class StoredRun:
     last_agent: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """How far a run is, for those who follow it."""
+
+    status: RunStatus
+    reason: str | None
+    segment: int
+    closed_segment: int
+    is_streamed: bool
+
+
 def insert_run(
     connection: sa.Connection,
     request: RunRequest,
@@ -200,6 +211,15 @@ def settled_among(connection: sa.Connection, run_ids: Collection[str]) -> set[st
     """Return which of these runs have ended or wait for a person."""
     query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status.in_((*FINISHED, "interrupted")))
     return set(connection.execute(query).scalars())
+
+
+@one_statement
+def find_progress(connection: sa.Connection, run_id: str) -> RunProgress | None:
+    """Return how far a run is; None when there is none."""
+    columns = runs.c.status, runs.c.reason, runs.c.segment, runs.c.closed_segment
+    is_streamed = sa.func.coalesce(runs.c.options["stream"].as_boolean(), False).label("is_streamed")
+    row = connection.execute(sa.select(*columns, is_streamed).where(runs.c.id == run_id)).mappings().first()
+    return RunProgress(**row) if row is not None else None
 
 
 def list_runs(

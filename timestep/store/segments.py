@@ -100,7 +100,7 @@ with closed as (
     attempt = case when :next_segment > :segment then 0 else r.attempt end, output = :output, error = :error,
     last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
     executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
-    session_items_stored = case when :is_repeated then r.session_items_stored + :items_count else 0 end,
+    session_items_stored = case when :is_repeated then r.session_items_stored + :items_stored else 0 end,
     {", ".join(f"{name} = r.{name} + {_SUM.format(name)}" for name in _COUNTERS)}
   where r.id = :id and r.status = 'running' and r.closed_segment < :segment returning r.id
 ), called as ({insert_rows(tool_calls, CALL_COLUMNS, "calls", same=_SAME, after="closed", conflict=FINISH_RESERVED)}
@@ -138,6 +138,7 @@ _TYPES = {
     **dict.fromkeys(("status", "session_id"), sa.Text()),
     **dict.fromkeys(("segment", "next_segment"), sa.Integer()),
     "items_count": sa.BigInteger(),
+    "items_stored": sa.BigInteger(),
     "is_repeated": sa.Boolean(),
 }
 
@@ -185,8 +186,9 @@ class StartedSegment:
 class Closing:
     """Everything that the closing transaction of a segment stores.
 
-    `continues`: the run goes on at once in the next segment, from the snapshot. `is_repeated`: the next segment, if
-    there is one, repeats this one from a copy of its journal, and brings its session items again.
+    `items_written` were added to a session that is not kept with the run. `continues`: the run goes on at once in the
+    next segment, from the snapshot. `is_repeated`: the next segment, if there is one, repeats this one from a copy of
+    its journal, and brings its session items again.
     """
 
     run_id: str
@@ -198,6 +200,7 @@ class Closing:
     last_agent: str | None
     session_id: str | None
     session_items: Sequence[dict[str, Any]] = ()
+    items_written: int = 0
     snapshot: Snapshot | None = None
     tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
     model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
@@ -292,6 +295,7 @@ def close_segment(connection: sa.Connection, closing: Closing) -> bool:
         "error": closing.error,
         "last_agent": closing.last_agent,
         "items_count": len(items),
+        "items_stored": len(items) + closing.items_written,
         "next_segment": closing.segment + 1 if closing.continues else closing.segment,
         "is_repeated": closing.is_repeated,
     }
@@ -316,6 +320,15 @@ def enqueue_segment(connection: sa.Connection, run_id: str, segment: int, *, is_
     """Enqueue a segment of a run, which may have been enqueued before; `is_copy`: from a copy of the journal."""
     query = sa.text("select timestep.enqueue_segment(:run_id, :segment, :is_copy)")
     connection.execute(query, {"run_id": run_id, "segment": segment, "is_copy": is_copy})
+
+
+def enqueue_missing(connection: sa.Connection, run_id: str, segment: int) -> None:
+    """Enqueue a segment that nothing starts, as `timestep.decide` does: after a halt from a copy of the journal."""
+    halted = sa.select(approvals.c.id).where(
+        approvals.c.run_id == run_id, approvals.c.segment == segment - 1,
+        approvals.c.kind.in_(("outcome_unknown", "limit")),
+    )  # fmt: skip
+    enqueue_segment(connection, run_id, segment, is_copy=connection.execute(halted.limit(1)).first() is not None)
 
 
 def _fresh_calls(connection: sa.Connection, closing: Closing) -> list[ModelCallUsage]:

@@ -1,0 +1,53 @@
+"""`timestep runs tail`: a run as it goes, or its events as JSON Lines, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+from timestep.cli.desk import Desk
+from timestep.cli.ending import show_ending
+from timestep.cli.errors import ExitCode
+from timestep.cli.follow import AnswerPrinter, step_line
+from timestep.cli.output import clean, emit, emit_json_line, note
+from timestep.events import stream_run
+from timestep.store.runs import get_stored_run
+
+
+def tail_run(desk: Desk, run_id: str, *, from_offset: int, raw: bool, as_json: bool) -> ExitCode:
+    """Print the events of a run to its end and return the exit code; Ctrl-C ends it, and the run goes on."""
+    printer = AnswerPrinter(prints_text=True)
+    try:
+        asyncio.run(_tail(desk, run_id, printer, from_offset=from_offset, raw=raw, as_json=as_json))
+    except KeyboardInterrupt:
+        printer.end()
+        return ExitCode.INTERRUPTED
+    run = desk.database.run_sync(get_stored_run, run_id).run
+    return show_ending(desk.database, run, as_json=False, has_answer=as_json or printer.has_answer)
+
+
+async def _tail(desk: Desk, run_id: str, printer: AnswerPrinter, *, from_offset: int, raw: bool, as_json: bool) -> None:
+    events = stream_run(run_id, from_offset, raw=raw, database=desk.database, client=desk.client)
+    async with aclosing(events):
+        async for event in events:
+            if as_json:
+                emit_json_line(event)
+            else:
+                _show(event, printer)
+    printer.end()
+
+
+def _show(event: dict[str, Any], printer: AnswerPrinter) -> None:
+    kind = event["type"]
+    if kind == "step":
+        emit(step_line(event))
+    elif kind == "tool_started":
+        printer.end()
+        note(f"turn {event['turn']}  tool {clean(event['tool'])}({clean(event['arguments'])})")
+    elif kind == "run_interrupted":
+        printer.end()
+        asked = ", ".join(f"{each['tool']}({each['arguments']})" for each in event["approvals"] if each["tool"])
+        note(clean(f"interrupted ({event['reason']})" + (f", waits for a decision about {asked}" if asked else "")))
+    else:
+        printer.show(event)
