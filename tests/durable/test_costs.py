@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, function_tool
 from agents.testing import function_call
+from ollama import AsyncClient
 from openai import AsyncOpenAI
 from turns import Turns
 
@@ -85,3 +86,10 @@ async def test_an_unknown_price_is_null_in_the_row(engine: Any, new_id: str) -> 
 def test_the_models_of_the_sdk_tell_the_url_of_their_client(kind: Any) -> None:
     client = AsyncOpenAI(api_key="none", base_url="http://127.0.0.1:9/v1")
     assert base_url_of(kind(model="gpt-4.1", openai_client=client)) == "http://127.0.0.1:9/v1/"
+
+
+def test_a_model_of_ollama_tells_the_url_of_its_client_too() -> None:
+    model = Turns("done")
+    model._client = AsyncClient(host="http://127.0.0.1:11434")  # type: ignore[attr-defined] - as a model of Ollama keeps it
+    assert base_url_of(model) == "http://127.0.0.1:11434"
+    assert base_url_of(Turns("done")) is None

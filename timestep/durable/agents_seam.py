@@ -160,9 +160,13 @@ def agent_of_tool(tool: FunctionTool) -> Agent[Any] | None:
 
 
 def base_url_of(model: Model) -> str | None:
-    """Return the URL at which a model is called, when it can be told: its `base_url`, or that of its OpenAI client."""
-    url = getattr(model, "base_url", None) or getattr(getattr(model, "_client", None), "base_url", None)
-    return str(url) if url is not None else None
+    """Return the URL at which a model is called, when it can be told.
+
+    It is the model's `base_url`, that of its client (OpenAI), or of the HTTP client inside that one (Ollama).
+    """
+    client = getattr(model, "_client", None)
+    urls = (getattr(each, "base_url", None) for each in (model, client, getattr(client, "_client", None)))
+    return next((str(url) for url in urls if url), None)
 
 
 def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
