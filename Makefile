@@ -52,8 +52,10 @@ format: $(READY) ## Format the code and mend what ruff can mend.
 reference: $(READY) ## Write the generated pages again.
 	@$(IN_TEST_ENVIRONMENT) $(BIN)/python docs/generate_reference.py; $(BIN)/python docs/generate_schema.py
 
+# `make lock UPGRADE=` keeps the releases that are locked, and adds only what is new in pyproject.toml.
+UPGRADE ?= --upgrade
 lock: $(READY) ## Write requirements.lock again, with releases that are at least a week old.
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+	$(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --exclude-newer '7 days' --custom-compile-command 'make lock' \
 		pyproject.toml -o requirements.lock
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from timestep.sessions import Session
     from timestep.tools.ask_user import ask_user
+    from timestep.tools.web_search import web_search
 
 __version__ = "0.1.0"
 
@@ -75,6 +76,7 @@ _HOMES = {
     "stream_run": "timestep.events",
     "tool_policy": "timestep.durable.tool_policy",
     "wait_run": "timestep.durable.start",
+    "web_search": "timestep.tools.web_search",
 }
 
 __all__ = [
@@ -117,6 +119,7 @@ __all__ = [
     "stream_run",
     "tool_policy",
     "wait_run",
+    "web_search",
 ]
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 from dbos import DBOSClient
 
 from timestep import approvals, runs
+from timestep.errors import InvalidInputError
 from timestep.events import stream_run
-from timestep.records import FINISHED, Approval, Run, RunLimits, RunStatus, Step
+from timestep.records import FINISHED, USAGE_KEYS, Approval, Run, RunLimits, RunStatus, Step, UsageKey, UsageTotal
 from timestep.settings import current_settings
 from timestep.store.connection import Database
 from timestep.store.current import open_current_database, open_other_database
 from timestep.store.runs import get_stored_run
+from timestep.store.usage import sum_usage
 
 
 class Client:
@@ -88,6 +91,18 @@ class Client:
         database, client = await self._database(), await self._client()
         async for event in stream_run(run_id, from_offset, raw=raw, database=database, client=client):
             yield event
+
+    async def list_usage(self, *, by: UsageKey = "model", since: datetime | None = None) -> list[UsageTotal]:
+        """Return tokens and cost of the model calls that finished at `since` or later, by what they have in common.
+
+        Raises:
+            InvalidInputError: `by` is another word, or `since` has no time zone.
+        """
+        if by not in USAGE_KEYS:
+            raise InvalidInputError(f"Usage is listed by one of {', '.join(USAGE_KEYS)}, not by {by!r}.")
+        if since is not None and since.tzinfo is None:
+            raise InvalidInputError(f"The time {since.isoformat()!r} has no time zone.")
+        return await (await self._database()).run(sum_usage, by=by, since=since)
 
     async def list_approvals(
         self, run_id: str | None = None, *, is_waiting: bool = True, limit: int = 100

@@ -3,6 +3,7 @@
 ```
 TimestepError
 ├── SettingsError                 a setting is missing, malformed or contradicts another
+│   └── ApiKeyMissingError        a service needs a key that is not set; also a ValueError
 ├── EmbeddedPostgresError         the embedded server cannot be started or used
 ├── DatabaseNotReadyError         no database answers, or its schema is older or newer than this code
 ├── InvalidInputError             what the caller passed in is refused at the door
@@ -80,6 +81,12 @@ def _rebuild(kind: type[TimestepError], message: str, fields: dict[str, Any]) ->
 
 class SettingsError(TimestepError):
     """A setting is missing, malformed or contradicts another."""
+
+
+class ApiKeyMissingError(SettingsError, ValueError):
+    """The key of a service is not set."""
+
+    hint = "Set the variable that the message names."
 
 
 class EmbeddedPostgresError(TimestepError):

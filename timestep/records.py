@@ -186,6 +186,30 @@ class Step:
     model: str | None = None
 
 
+UsageKey = Literal["model", "agent", "run", "session", "day"]
+USAGE_KEYS: tuple[UsageKey, ...] = ("model", "agent", "run", "session", "day")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageTotal:
+    """Tokens and cost of the model calls that have one model, agent, run, session or day in common.
+
+    `key` is its name or id, a day as `2026-11-25` in UTC, or None for calls without one. `requests` counts retries too.
+    `cost_micro_usd` is that of the calls with a price, None when none has one; `unpriced_calls` counts the others.
+    """
+
+    key: str | None
+    provider: str | None = None
+    calls: int
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_micro_usd: int | None
+    unpriced_calls: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingValue:
     """One setting as `timestep doctor` prints it."""

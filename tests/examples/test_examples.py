@@ -39,9 +39,10 @@ SAID = {
     "sessions": ["I have heard 3 messages; the first was 'My name is Ada.'", "has 6 items"],
     "stream_a_run": ["tool_started", "text_delta", "run_finished", "read again from offset"],
     "sub_agent": ["Found two papers on tide mills. Found two papers on tidal turbines.", "tool_call:1:search"],
+    "web_search": ["I found 5 pages, first of all '1. Page 1 about tide mills'.", "   URL: https://example.com/5"],
 }
 
-_OURS = ("TIMESTEP_", "PG", "DBOS_", "OPENAI_", "OLLAMA_")
+_OURS = ("TIMESTEP_", "PG", "DBOS_", "OPENAI_", "OLLAMA_", "FIRECRAWL_")
 
 
 @pytest.fixture(scope="module")

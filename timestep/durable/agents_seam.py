@@ -27,7 +27,7 @@ import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.run_state as sdk_run_state
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, RunConfig, RunResult, RunResultStreaming, RunState, Tool
+from agents import Agent, FunctionTool, Model, RunConfig, RunResult, RunResultStreaming, RunState, Tool
 from agents.agent_tool_state import peek_agent_tool_run_result
 from agents.items import ItemHelpers, MessageOutputItem, ToolApprovalItem, ToolCallOutputItem
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
@@ -157,6 +157,16 @@ def is_agent_tool(tool: object) -> bool:
 def agent_of_tool(tool: FunctionTool) -> Agent[Any] | None:
     """Return the agent behind an agent-tool."""
     return tool._agent_instance
+
+
+def base_url_of(model: Model) -> str | None:
+    """Return the URL at which a model is called, when it can be told.
+
+    It is the model's `base_url`, that of its client (OpenAI), or of the HTTP client inside that one (Ollama).
+    """
+    client = getattr(model, "_client", None)
+    urls = (getattr(each, "base_url", None) for each in (model, client, getattr(client, "_client", None)))
+    return next((str(url) for url in urls if url), None)
 
 
 def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 from agents import (
@@ -36,6 +37,7 @@ from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
+from timestep.pricing import price_of
 
 log = logging.getLogger("timestep")
 
@@ -162,7 +164,7 @@ class _Call:
                 "started_at": started,
                 "seconds": seconds,
                 "attempt": self.scope.segment.attempt,
-            }
+            } | _price(self.model.inner, _model_name(self.model), usage, at=started + seconds)
             return envelope if used is None else envelope | {"used": used}
 
         return await run_step(self.scope.segment, self.scope.reserve(), self.name, body)
@@ -297,6 +299,24 @@ def _response_usage(usage: Usage) -> ResponseUsage:
         input_tokens_details=usage.input_tokens_details,
         output_tokens_details=usage.output_tokens_details,
     )
+
+
+def _price(model: Model, named: str | None, usage: Usage, *, at: float) -> dict[str, Any]:
+    """Return the cost of a call of a model, `named` by its agent, for the envelope; nothing when it is not known."""
+    name, cached = getattr(model, "model", None), usage.input_tokens_details
+    price = price_of(
+        name if isinstance(name, str) else named,
+        input_tokens=usage.input_tokens,
+        cached_tokens=cached.cached_tokens or 0,
+        cache_write_tokens=getattr(cached, "cache_write_tokens", 0) or 0,
+        output_tokens=usage.output_tokens,
+        base_url=agents_seam.base_url_of(model),
+        at=datetime.fromtimestamp(at, UTC),
+    )
+    if price is None:
+        return {}
+    priced_at = price.priced_at.isoformat() if price.priced_at is not None else None
+    return {"cost_micro_usd": price.cost_micro_usd, "price_source": price.source, "priced_at": priced_at}
 
 
 def _model_name(model: DurableModel) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, assert_never
 
 import sqlalchemy as sa
 
-from timestep.store.tables import insert_rows, row_values, usage
+from timestep.records import UsageKey, UsageTotal
+from timestep.store.tables import insert_rows, row_values, runs, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +52,46 @@ def list_usage(connection: sa.Connection, run_id: str) -> list[ModelCallUsage]:
     query = sa.select(*(usage.c[name] for name in COLUMNS)).where(usage.c.run_id == run_id)
     rows = connection.execute(query.order_by(usage.c.segment, usage.c.created_at, usage.c.step)).mappings()
     return [ModelCallUsage(**row) for row in rows]
+
+
+def sum_usage(connection: sa.Connection, *, by: UsageKey, since: datetime | None = None) -> list[UsageTotal]:
+    """Return the usage of model calls that finished at `since` or later, by what they have in common.
+
+    Days come in their order, all else with the highest cost first, then the most tokens. Of models the provider is
+    told apart.
+    """
+    key, provider = _key_column(by).label("key"), usage.c.provider if by == "model" else sa.null()
+    cost, tokens = _total(usage.c.cost_micro_usd), _total(usage.c.input_tokens + usage.c.output_tokens)
+    counted = ("requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+    query = sa.select(
+        key,
+        provider.label("provider"),
+        sa.func.count().label("calls"),
+        *(_total(usage.c[name]).label(name) for name in counted),
+        cost.label("cost_micro_usd"),
+        sa.func.count().filter(usage.c.cost_micro_usd.is_(None)).label("unpriced_calls"),
+    ).group_by(key, *([usage.c.provider] if by == "model" else []))
+    if by == "session":
+        query = query.select_from(usage.outerjoin(runs, runs.c.id == usage.c.run_id))
+    if since is not None:
+        query = query.where(usage.c.created_at >= since)
+    query = query.order_by(key) if by == "day" else query.order_by(cost.desc().nulls_last(), tokens.desc(), key)
+    return [UsageTotal(**row) for row in connection.execute(query).mappings()]
+
+
+def _total(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.cast(sa.func.sum(column), sa.BigInteger)  # the sum alone is a decimal
+
+
+def _key_column(by: UsageKey) -> sa.ColumnElement[Any]:
+    if by == "model":
+        return usage.c.model
+    if by == "agent":
+        return usage.c.agent
+    if by == "run":
+        return usage.c.run_id
+    if by == "session":
+        return runs.c.session_id
+    if by == "day":
+        return sa.func.to_char(sa.func.timezone("UTC", usage.c.created_at), "YYYY-MM-DD")
+    assert_never(by)
