@@ -147,7 +147,8 @@ already_decided, expired, unknown, not_waiting, not_allowed, not_a_choice or cha
 
 
 def upgrade() -> None:
-    """Add the columns, the table of segments and the functions."""
+    """Add the columns, the indexes, the table of segments and the functions."""
+    _runs()
     _approvals()
     _run_states()
     _segments()
@@ -164,6 +165,16 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Forward only."""
     raise NotImplementedError("Timestep's migrations go forward only; restore a backup instead.")
+
+
+def _runs() -> None:
+    op.create_index("runs_by_agent", "runs", ["agent", "created_at"], schema=SCHEMA)
+    for name, columns, condition in (
+        ("runs_unfinished", ["id"], "status in ('queued', 'running')"),
+        ("runs_cancelled", ["finished_at"], "status = 'cancelled'"),
+        ("runs_waiting_for_agents", ["agent"], "status = 'interrupted' and reason = 'agent_not_registered'"),
+    ):
+        op.create_index(name, "runs", columns, schema=SCHEMA, postgresql_where=sa.text(condition))
 
 
 def _approvals() -> None:
@@ -186,6 +197,8 @@ def _approvals() -> None:
         comment="What runs wait for, and what was decided: who, when, about which arguments.",
         existing_comment="Decisions about tool calls: who, when, about which arguments.")  # fmt: skip
     op.create_index("approvals_by_status", "approvals", ["status", "expires_at"], schema=SCHEMA)
+    op.create_index("approvals_open", "approvals", ["asked_at", "place", "id"], schema=SCHEMA,
+                    postgresql_where=sa.text("status = 'open'"))  # fmt: skip
 
 
 def _run_states() -> None:

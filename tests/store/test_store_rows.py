@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from timestep.records import RunRequest
 from timestep.store.agents import AgentDefinition, find_definition, insert_definitions
-from timestep.store.approvals import Approval, insert_approvals, open_approvals
+from timestep.store.approvals import Approval, expired_approvals, insert_approvals, list_approvals, open_approvals
 from timestep.store.connection import Database
 from timestep.store.executors import Executor, delete_executor, insert_executor, list_executors
-from timestep.store.tables import approvals
+from timestep.store.runs import insert_run
+from timestep.store.tables import approvals, runs
 from timestep.store.tool_calls import ToolCall, insert_tool_calls, list_tool_calls
 from timestep.store.usage import ModelCallUsage, insert_usage, list_usage
 
@@ -59,6 +61,14 @@ APPROVAL = Approval(
 EXECUTOR = Executor(id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"])
 
 
+def waiting_run(database: Database, run_id: str, *, segment: int = 1) -> None:
+    """Store a run that waits for what a segment asked."""
+    request = RunRequest(run_id=run_id, agent="desk", input_items="hi")
+    database.run_sync(insert_run, request, input_digest="d", queue=None)
+    waits = sa.update(runs).values(status="interrupted", segment=segment, closed_segment=segment)
+    database.run_sync(lambda connection: connection.execute(waits.where(runs.c.id == run_id)))
+
+
 def test_a_tool_call_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
     failed = replace(CALL, call_key="1:call_2", result=None, error={"type": "ValueError"}, attempt=3)
     database.run_sync(insert_tool_calls, [])
@@ -70,6 +80,7 @@ def test_a_tool_call_stored_twice_keeps_what_was_stored_first(database: Database
 
 
 def test_arguments_that_text_cannot_hold_are_stored_as_escapes(database: Database) -> None:
+    waiting_run(database, "r")
     database.run_sync(insert_tool_calls, [replace(CALL, arguments='{"a": "\x00\ud800"}')])
     database.run_sync(insert_approvals, [replace(APPROVAL, arguments='{"a": "\x00\ud800"}')])
 
@@ -87,6 +98,7 @@ def test_usage_stored_twice_keeps_what_was_stored_first(database: Database) -> N
 
 
 def test_open_approvals_are_those_that_nobody_decided(database: Database) -> None:
+    waiting_run(database, "r")
     database.run_sync(insert_approvals, [])
     database.run_sync(insert_approvals, [APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
     database.run_sync(decide, "a2")
@@ -97,6 +109,33 @@ def test_open_approvals_are_those_that_nobody_decided(database: Database) -> Non
     assert still_open.asked_at is not None
     assert still_open.asked_at.tzinfo is UTC
     assert database.run_sync(open_approvals, "nobody") == []
+
+
+def test_nobody_waits_for_what_an_older_segment_asked(database: Database) -> None:
+    waiting_run(database, "r", segment=2)
+    newer = replace(APPROVAL, id="a2", segment=2)
+    database.run_sync(insert_approvals, [APPROVAL, newer])
+
+    assert [each.id for each in database.run_sync(open_approvals, "r")] == ["a2"]
+    assert [each.id for each in database.run_sync(list_approvals)] == ["a2"]
+    assert {each.id for each in database.run_sync(list_approvals, is_waiting=False)} == {"a1", "a2"}
+    assert database.run_sync(expired_approvals) == ["a2"]
+
+
+def test_pages_of_approvals_have_each_once_in_the_order_of_the_questions(database: Database) -> None:
+    waiting_run(database, "r")
+    asked = [replace(APPROVAL, id=f"a{9 - place}", place=place) for place in range(5)]
+    database.run_sync(insert_approvals, asked)
+
+    seen: list[int] = []
+    after = None
+    while page := database.run_sync(list_approvals, after=after, limit=2):
+        seen += [each.place for each in page]
+        assert page[-1].asked_at is not None
+        after = (page[-1].asked_at, page[-1].place, page[-1].id)
+        assert len(seen) <= 6
+
+    assert seen == [0, 1, 2, 3, 4]
 
 
 def test_a_definition_is_stored_once_by_its_hash(database: Database) -> None:

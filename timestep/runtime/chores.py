@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dbos import DBOSClient, WorkflowStatus
 
@@ -12,7 +12,8 @@ from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunFailedError, RunStateError
-from timestep.ids import run_of_segment, segment_id
+from timestep.ids import copy_id, run_of_segment, segment_id
+from timestep.records import RunStatus
 from timestep.runs import cancel_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
@@ -29,6 +30,9 @@ from timestep.store.segments import enqueue_missing
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
 
+BATCH_RUNS = 1000
+"""How many runs are compared at once: Postgres takes 65,535 parameters."""
+
 
 class Chores:
     """The chores of one executor."""
@@ -36,19 +40,21 @@ class Chores:
     def __init__(self, database: Database, client: DBOSClient, *, executor_id: str) -> None:
         self._database, self._client, self._executor_id = database, client, executor_id
         self._suspects: set[str] = set()
-        self._missing: set[str] = set()
+        self._stuck: set[str] = set()
         self._compared_at = time.monotonic()
 
-    def do_all(self) -> None:
-        """Do what is due; every chore is harmless when another executor does it too."""
-        self._cancel_overdue()
-        expire_approvals(self._database)
-        self._interrupt_cancelled()
-        self._resume_waiting_for_agents()
+    def due(self) -> list[Callable[[], None]]:
+        """Return what is due now; every chore is harmless when another executor does it too."""
+        chores = [
+            self._cancel_overdue,
+            self._expire_approvals,
+            self._interrupt_cancelled,
+            self._resume_waiting_for_agents,
+        ]
         if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
             self._compared_at = time.monotonic()
-            self._tie_loose_ends()
-            self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
+            chores += [self._tie_loose_ends, self._recover_lost]
+        return chores
 
     def _cancel_overdue(self) -> None:
         for run_id in self._database.run_sync(overdue_runs):
@@ -57,43 +63,90 @@ class Chores:
             except RunStateError:
                 continue  # it ended at this moment
 
+    def _expire_approvals(self) -> None:
+        expire_approvals(self._database)
+
     def _interrupt_cancelled(self) -> None:
         if running := in_flight.workflows_in_flight():
             in_flight.interrupt(dbos_seam.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
         agents = registered_names()
-        if not agents:
-            return
-        for run_id, segment in self._database.run_sync(runs_waiting_for_agents, agents):
+        waiting = self._database.run_sync(runs_waiting_for_agents, agents, limit=BATCH_RUNS) if agents else []
+        # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
+        for workflow_id in self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting]):
+            run_id, _ = run_of_segment(workflow_id)
             if self._database.run_sync(mark_queued, run_id, was=("interrupted",)):
-                self._client.resume_workflow(segment_id(run_id, segment))
+                self._client.resume_workflow(workflow_id)
+
+    def _recover_lost(self) -> None:
+        self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
 
     def _tie_loose_ends(self) -> None:
-        """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up."""
-        found = self._database.run_sync(unfinished_segments, older_than_seconds=LOOSE_ENDS_SECONDS)
-        by_workflow = {segment_id(run_id, segment): (run_id, status) for run_id, segment, status in found}
-        if not by_workflow:
-            return
-        workflows = self._client.list_workflows(workflow_ids=list(by_workflow), load_input=False, load_output=False)
-        self._start_missing({key for key, (_, status) in by_workflow.items() if status == "queued"}, workflows)
-        for workflow in workflows:
-            run_id, status = by_workflow[workflow.workflow_id]
-            if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
-                self._client.cancel_workflow(workflow.workflow_id)
-            elif status != "cancelled" and workflow.status == "CANCELLED":
-                self._database.run_sync(mark_cancelled, run_id, reason="cancelled")
-            elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
-                self._fail(run_id, workflow.workflow_id, workflow.status)
+        """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up.
 
-    def _start_missing(self, queued: set[str], workflows: Sequence[WorkflowStatus]) -> None:
-        """Enqueue segments that nothing starts: who claimed one died before it was there. Missing twice is missing."""
+        Raises:
+            ExceptionGroup: a batch of runs failed; the others were looked at.
+        """
+        stuck: set[str] = set()
+        errors: list[Exception] = []
+        after = ""
+        while found := self._database.run_sync(
+            unfinished_segments, older_than_seconds=LOOSE_ENDS_SECONDS, after=after, limit=BATCH_RUNS
+        ):
+            after = found[-1][0]
+            try:
+                stuck |= self._compare({segment_id(run_id, segment): status for run_id, segment, status in found})
+            except Exception as error:  # noqa: BLE001 - raised with the others below
+                errors.append(error)
+        self._stuck = stuck
+        if errors:
+            raise ExceptionGroup("Some runs could not be compared with their workflows.", errors)
+
+    def _compare(self, statuses: dict[str, RunStatus]) -> set[str]:
+        """Compare runs with their workflows, and return the queued ones that nothing starts.
+
+        A resume marks the run and then its workflow, so one that is stuck is only helped when the look before said so
+        too.
+        """
+        workflows = self._client.list_workflows(workflow_ids=list(statuses), load_input=False, load_output=False)
+        queued = {workflow_id for workflow_id, status in statuses.items() if status == "queued"}
         missing = queued - {workflow.workflow_id for workflow in workflows}
-        for workflow_id in missing & self._missing:
-            run_id, number = run_of_segment(workflow_id)
-            if number > 1:  # a first one is stored with its run
-                self._database.run_sync(enqueue_missing, run_id, number)
-        self._missing = missing
+        stopped = queued & {workflow.workflow_id for workflow in workflows if workflow.status == "CANCELLED"}
+        self._start_missing(missing & self._stuck)
+        for workflow_id in stopped & self._stuck:
+            self._client.resume_workflow(workflow_id)
+        for workflow in workflows:
+            self._follow(workflow, statuses[workflow.workflow_id])
+        return missing | stopped
+
+    def _start_missing(self, workflow_ids: set[str]) -> None:
+        """Enqueue segments that nothing starts: who claimed one died before it was there, or resumed its copy."""
+        later = [each for each in workflow_ids if run_of_segment(each)[1] > 1]  # a first one is stored with its run
+        stopped = self._cancelled_among([copy_id(each) for each in later])
+        for workflow_id in later:
+            if copy_id(workflow_id) in stopped:
+                self._client.resume_workflow(copy_id(workflow_id))
+            else:
+                self._database.run_sync(enqueue_missing, *run_of_segment(workflow_id))
+
+    def _follow(self, workflow: WorkflowStatus, status: RunStatus) -> None:
+        """Bring a run and its workflow together where one of them has ended and the other has not."""
+        run_id, _ = run_of_segment(workflow.workflow_id)
+        if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
+            self._client.cancel_workflow(workflow.workflow_id)
+        elif status == "running" and workflow.status == "CANCELLED":
+            self._database.run_sync(mark_cancelled, run_id, reason="cancelled", was=("running",))
+        elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+            self._fail(run_id, workflow.workflow_id, workflow.status)
+
+    def _cancelled_among(self, workflow_ids: Sequence[str]) -> list[str]:
+        if not workflow_ids:
+            return []
+        found = self._client.list_workflows(
+            workflow_ids=list(workflow_ids), status="CANCELLED", load_input=False, load_output=False
+        )
+        return [workflow.workflow_id for workflow in found]
 
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":

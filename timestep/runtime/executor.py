@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class Executor:
         self._connection: psycopg.Connection[Any] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, name="timestep-executor", daemon=True)
-        self._chores: list[Callable[[], None]] = []
+        self._due: Callable[[], Sequence[Callable[[], None]]] = list
+        self._failing: set[str] = set()
         self._has_launched = False
         self._takes_runs = takes_runs
         self._told: list[str] = []
@@ -91,9 +92,9 @@ class Executor:
         self._tell()
         self._thread.start()
 
-    def launched(self, chores: list[Callable[[], None]]) -> None:
-        """Begin to take over, and to do `chores` at each tick; after DBOS is launched."""
-        self._chores = chores
+    def launched(self, due: Callable[[], Sequence[Callable[[], None]]]) -> None:
+        """Begin to take over, and to do the chores that `due` returns at each tick; after DBOS is launched."""
+        self._due = due
         self._has_launched = True
 
     def tell_agents_when_changed(self) -> None:
@@ -152,8 +153,21 @@ class Executor:
         if not self._has_launched or self._gate.is_fenced:
             return
         self._take_over(self._connection, free)
-        for chore in self._chores:
+        for chore in self._due():
+            self._do(self._connection, chore)
+
+    def _do(self, connection: psycopg.Connection[Any], chore: Callable[[], None]) -> None:
+        """Do a chore; when it fails, those behind it are done all the same, as long as the lock is held."""
+        name = getattr(chore, "__name__", "chore").strip("_")
+        try:
             chore()
+        except Exception:
+            if name not in self._failing:  # once until it works again
+                log.exception("Executor %s: %s failed; it is tried again.", self.id, name)
+            self._failing.add(name)
+            connection.execute("select 1")
+        else:
+            self._failing.discard(name)
 
     def _lost(self, error: psycopg.OperationalError) -> None:
         if self._gate.is_open:

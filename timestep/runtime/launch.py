@@ -225,7 +225,8 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    executor.launched([executor.tell_agents_when_changed, Chores(database, client, executor_id=executor.id).do_all])
+    chores = Chores(database, client, executor_id=executor.id)
+    executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()])
     _executor = executor
 
 

@@ -42,6 +42,10 @@ ASKED_COLUMNS = (
 _INSERT = sa.text(insert_rows(approvals, ASKED_COLUMNS, "asked"))
 _COLUMNS = tuple(approvals.c[name] for name in Approval.__dataclass_fields__)
 _ORDER = (approvals.c.run_id, approvals.c.segment, approvals.c.place, approvals.c.id)
+_AGE = (approvals.c.asked_at, approvals.c.place, approvals.c.id)
+_IS_OPEN = approvals.c.status == sa.literal_column("'open'")  # as in the index, whatever plan a server keeps
+_IS_ASKED_NOW = sa.and_(runs.c.id == approvals.c.run_id, runs.c.closed_segment == approvals.c.segment)
+"""What an older segment asked may still be open; nobody waits for it."""
 
 _DECIDE = sa.text("""
 select timestep.decide(
@@ -119,8 +123,8 @@ def find_approval(connection: sa.Connection, approval_id: str) -> Approval | Non
 
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:
     """Return what the run waits for, in the order of the questions."""
-    query = sa.select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.status == "open").order_by(*_ORDER)
-    return [Approval(**row) for row in connection.execute(query).mappings()]
+    query = sa.select(*_COLUMNS).join(runs, _IS_ASKED_NOW).where(approvals.c.run_id == run_id, _IS_OPEN)
+    return [Approval(**row) for row in connection.execute(query.order_by(*_ORDER)).mappings()]
 
 
 def newest_of_call(connection: sa.Connection, run_id: str, call_id: str) -> Approval | None:
@@ -159,25 +163,23 @@ def list_approvals(
     run_id: str | None = None,
     is_waiting: bool = True,
     id_prefix: str | None = None,
-    after: tuple[datetime, str] | None = None,
+    after: tuple[datetime, int, str] | None = None,
     limit: int = 100,
 ) -> list[Approval]:
-    """Return approvals, the oldest first; `is_waiting`: only open ones of interrupted runs.
+    """Return approvals, the oldest first; `is_waiting`: only those that interrupted runs wait for.
 
-    `after` is asking time and id of the last one of the page before.
+    `after` is asking time, place and id of the last one of the page before.
     """
     query = sa.select(*_COLUMNS)
     if is_waiting:
-        query = query.join(runs, runs.c.id == approvals.c.run_id).where(
-            approvals.c.status == "open", runs.c.status == "interrupted"
-        )
+        query = query.join(runs, _IS_ASKED_NOW).where(_IS_OPEN, runs.c.status == "interrupted")
     if run_id is not None:
         query = query.where(approvals.c.run_id == run_id)
     if id_prefix:
         query = query.where(approvals.c.id.startswith(id_prefix, autoescape=True))
     if after is not None:
-        query = query.where(sa.tuple_(approvals.c.asked_at, approvals.c.id) > sa.tuple_(*map(sa.literal, after)))
-    query = query.order_by(approvals.c.asked_at, approvals.c.place, approvals.c.id).limit(limit)
+        query = query.where(sa.tuple_(*_AGE) > sa.tuple_(*map(sa.literal, after)))
+    query = query.order_by(*_AGE).limit(limit)
     return [Approval(**row) for row in connection.execute(query).mappings()]
 
 
@@ -186,8 +188,8 @@ def expired_approvals(connection: sa.Connection) -> list[str]:
     """Return the ids of open approvals of interrupted runs whose time is over."""
     query = (
         sa.select(approvals.c.id)
-        .join(runs, runs.c.id == approvals.c.run_id)
-        .where(approvals.c.status == "open", approvals.c.expires_at <= sa.func.now(), runs.c.status == "interrupted")
+        .join(runs, _IS_ASKED_NOW)
+        .where(_IS_OPEN, approvals.c.expires_at <= sa.func.now(), runs.c.status == "interrupted")
         .order_by(approvals.c.expires_at)
         .limit(100)
     )

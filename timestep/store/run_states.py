@@ -45,8 +45,8 @@ LOCK_PREFIX = "timestep-snapshot:"
 """Who goes on from a snapshot in a plain run holds the session lock `hashtextextended(LOCK_PREFIX || id, 0)`."""
 
 _LOCK_KEY = f"hashtextextended('{LOCK_PREFIX}' || {{}}, 0)"
-_IS_FREE = """(s.resumed_by is null or s.resumed_by in (
-  select r.id from timestep.runs r where r.status in ('failed', 'cancelled')))"""
+_IS_FREE = """(s.resumed_by is null or exists (
+  select from timestep.runs r where r.id = s.resumed_by and r.status in ('failed', 'cancelled')))"""
 
 CLAIM_FOR_RUN = f"""
 update timestep.run_states s set

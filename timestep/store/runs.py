@@ -15,6 +15,22 @@ from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, To
 from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
 
+_UNFINISHED = sa.text("""
+select id, segment, status from (
+  (select id, segment, status from timestep.runs
+   where status in ('queued', 'running') and id > :after
+     and coalesce(segment_started_at, created_at) < now() - make_interval(secs => :age)
+   order by id limit :limit)
+  union all
+  (select id, segment, status from timestep.runs
+   where status = 'cancelled' and finished_at > now() - interval '1 hour' and id > :after
+   order by id limit :limit)) as found
+order by id limit :limit""")
+_WAITING_FOR_AGENTS = sa.text("""
+select id, segment from timestep.runs
+where status = 'interrupted' and reason = 'agent_not_registered' and agent = any(:agents)
+limit :limit""")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
@@ -63,10 +79,15 @@ def insert_run(
     return connection.execute(statement).first() is not None
 
 
-def mark_cancelled(connection: sa.Connection, run_id: str, *, reason: str) -> StoredRun | None:
-    """Cancel a run that is not finished; return it as it was, or None when it is finished or cancelled already."""
+def mark_cancelled(
+    connection: sa.Connection, run_id: str, *, reason: str, was: Sequence[RunStatus] | None = None
+) -> StoredRun | None:
+    """Cancel a run that is not finished; return it as it was, or None when it is finished or cancelled already.
+
+    `was` are the statuses in which it may be, any unfinished one when absent.
+    """
     before = find_stored_run(connection, run_id, for_update=True)
-    if before is None or before.run.status in FINISHED:
+    if before is None or before.run.status in FINISHED or (was is not None and before.run.status not in was):
         return None
     executed = runs.c.executed_seconds
     if before.run.status == "running":
@@ -162,29 +183,24 @@ def overdue_runs(connection: sa.Connection) -> list[str]:
 
 
 @one_statement
-def runs_waiting_for_agents(connection: sa.Connection, agents: Sequence[str]) -> list[tuple[str, int]]:
-    """Return id and segment of the runs that no executor could take because it did not know their agent."""
-    query = sa.select(runs.c.id, runs.c.segment).where(
-        runs.c.status == "interrupted", runs.c.reason == "agent_not_registered", runs.c.agent.in_(agents)
-    )
-    return [(run_id, segment) for run_id, segment in connection.execute(query)]
+def runs_waiting_for_agents(
+    connection: sa.Connection, agents: Sequence[str], *, limit: int = 1000
+) -> list[tuple[str, int]]:
+    """Return id and segment of runs that no executor could take because it did not know their agent."""
+    found = connection.execute(_WAITING_FOR_AGENTS, {"agents": list(agents), "limit": limit})
+    return [(run_id, segment) for run_id, segment in found]
 
 
 @one_statement
-def unfinished_segments(connection: sa.Connection, *, older_than_seconds: float) -> list[tuple[str, int, RunStatus]]:
-    """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows."""
-    age = sa.func.now() - sa.cast(f"{older_than_seconds} seconds", sa.Interval)
-    recently = sa.func.now() - sa.cast("1 hour", sa.Interval)
-    query = sa.select(runs.c.id, runs.c.segment, runs.c.status).where(
-        sa.or_(
-            sa.and_(
-                runs.c.status.in_(("running", "queued")),
-                sa.func.coalesce(runs.c.segment_started_at, runs.c.created_at) < age,
-            ),
-            sa.and_(runs.c.status == "cancelled", runs.c.finished_at > recently),
-        )
-    )
-    return [(run_id, segment, status) for run_id, segment, status in connection.execute(query)]
+def unfinished_segments(
+    connection: sa.Connection, *, older_than_seconds: float, after: str = "", limit: int = 1000
+) -> list[tuple[str, int, RunStatus]]:
+    """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows.
+
+    In the order of their ids; `after` is the last one of the page before.
+    """
+    found = connection.execute(_UNFINISHED, {"age": older_than_seconds, "after": after, "limit": limit})
+    return [(run_id, segment, status) for run_id, segment, status in found]
 
 
 def get_stored_run(connection: sa.Connection, run_id: str) -> StoredRun:

@@ -187,6 +187,14 @@ runs = sa.Table(
     sa.Index("runs_by_status", "status", "created_at"),
     sa.Index("runs_by_session", "session_id", "created_at"),
     sa.Index("runs_by_created", "created_at", "id"),
+    sa.Index("runs_by_agent", "agent", "created_at"),
+    sa.Index("runs_unfinished", "id", postgresql_where=sa.text("status in ('queued', 'running')")),
+    sa.Index("runs_cancelled", "finished_at", postgresql_where=sa.text("status = 'cancelled'")),
+    sa.Index(
+        "runs_waiting_for_agents",
+        "agent",
+        postgresql_where=sa.text("status = 'interrupted' and reason = 'agent_not_registered'"),
+    ),
     comment="Runs: one row for each piece of work given to an agent.",
 )
 
@@ -325,6 +333,7 @@ approvals = sa.Table(
     _time("decided_at", "When it was decided."),
     _time("consumed_at", "When a segment started with the decision."),
     sa.Index("approvals_by_status", "status", "expires_at"),
+    sa.Index("approvals_open", "asked_at", "place", "id", postgresql_where=sa.text("status = 'open'")),
     comment="What runs wait for, and what was decided: who, when, about which arguments.",
 )
 
