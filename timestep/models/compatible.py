@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx2
 from agents import Model, ModelProvider, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel
-from agents.models.openai_provider import shared_http_client
-from openai import AsyncOpenAI, Omit
+from openai import AsyncOpenAI, DefaultAsyncHttpx2Client, Omit
 
 from timestep.errors import ModelNotConfiguredError
 from timestep.models.ollama_provider import OllamaModelProvider
@@ -68,7 +69,7 @@ class OpenAICompatibleProvider(ModelProvider):
                 base_url=self.base_url,
                 api_key=self._find_key() or NO_KEY,
                 default_headers={"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},  # type: ignore[dict-item]
-                http_client=shared_http_client(),
+                http_client=_http_client(),
             )
         return self._client
 
@@ -83,6 +84,15 @@ class _ChatModel(OpenAIChatCompletionsModel):
             model_settings = dataclasses.replace(model_settings, include_usage=True)
         async for event in super().stream_response(system_instructions, input, model_settings, *args, **kwargs):
             yield event
+
+
+@functools.cache
+def _http_client() -> httpx2.AsyncClient:
+    """Return the process's HTTP client for these servers.
+
+    It keeps no idle connections, so it may be used from several event loops, one after the other or at once.
+    """
+    return DefaultAsyncHttpx2Client(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0))
 
 
 def provider_of(prefix: str, server: ModelServer) -> ModelProvider:

@@ -161,7 +161,10 @@ class MultiModelProvider(ModelProvider):
         # The client takes an empty variable for a key, and would send it.
         if not self._is_key_given and os.environ.get(OPENAI_KEY, "none").strip() == "":
             client = getattr(model, "_client", None)
-            if not getattr(client, "api_key", "none") and getattr(client, "_api_key_provider", None) is None:
+            if (
+                not str(getattr(client, "api_key", "none")).strip()
+                and getattr(client, "_api_key_provider", None) is None
+            ):
                 raise _without_key(name)
         return model
 

@@ -89,7 +89,8 @@ async def _bytes_of(
     import httpx  # it comes with `ollama`, without which there is no client
 
     http = http_of(client)
-    request = http.build_request("POST", CHAT, json=body, **options)
+    # ASCII: a text may hold half of a surrogate pair, which has no UTF-8.
+    request = http.build_request("POST", CHAT, content=json.dumps(body, default=str).encode(), **options)
     if is_given and not _is_cloud(request.url.host) and _has_key_of_environment(request.headers):
         del request.headers["authorization"]
     where = f"{request.url.scheme}://{request.url.netloc.decode()}"

@@ -113,8 +113,8 @@ def _add_text(talk: _Conversation, content: str, images: Sequence[str] = ()) -> 
 
 
 def _add_reasoning(talk: _Conversation, item: Mapping[str, Json]) -> None:
-    parts = [*(item.get("content") or ()), *(() if item.get("content") else item.get("summary") or ())]
-    text = "\n".join(str(part.get("text") or "") for part in map(_fields, parts))
+    content, _ = _content(talk, item.get("content"))
+    text = content or _content(talk, item.get("summary"))[0]
     if not text:
         talk.lost.update(("encrypted reasoning",) if item.get("encrypted_content") else ())
         return
