@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,13 +48,20 @@ class Lines:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Through:
+    """What the server at this address answers."""
+
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Held:
     """An answer that waits for `OllamaServer.released`."""
 
-    reply: Json
+    reply: Json | Through
 
 
-Reply = Json | Refusal | Lines | Held
+Reply = Json | Refusal | Lines | Through | Held
 
 
 def answer(content: str = "", *, end: Json | None = None, **message: Any) -> Json:
@@ -153,7 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.ollama.held.set()
             self.server.ollama.released.wait()
             reply = reply.reply
-        if isinstance(reply, Refusal):
+        if isinstance(reply, Through):
+            data = json.dumps(body).encode()
+            request = urllib.request.Request(reply.url + self.path, data, {"content-type": "application/json"})
+            with urllib.request.urlopen(request) as response:
+                self._stream(response.read().decode().splitlines(), "whole")
+        elif isinstance(reply, Refusal):
             error = reply.error if isinstance(reply.error, bytes) else json.dumps({"error": reply.error}).encode()
             self._send(reply.status, error, reply.headers)
         elif isinstance(reply, Lines):

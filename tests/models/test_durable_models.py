@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from agents import (
     RunConfig,
     function_tool,
 )
-from ollama_server import Held, Lines, OllamaServer, Refusal, Reply, answer, call, chunks
+from ollama_server import Held, Lines, OllamaServer, Refusal, Reply, Through, answer, call, chunks
 
 from timestep import (
     FallbackModel,
@@ -191,17 +192,24 @@ async def test_a_run_config_with_the_default_provider_can_be_stored_and_another_
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, pathlib, sys, time
 from agents import Agent, function_tool
 import timestep
 
+here = pathlib.Path.cwd()
+
 @function_tool
-def go() -> str:
-    return "gone"
+def weather(city: str) -> str:
+    with open(here / "calls", "a") as calls:
+        calls.write(city + chr(10))
+    while city == "Rome" and (here / "hold").exists():
+        time.sleep(0.05)
+    return f"weather in {city}"
 
 async def main():
-    agent = Agent(name="assistant", model="near/m", tools=[go])
-    result = await timestep.run_agent_workflow(agent, "Go", stream=True, workflow_id=sys.argv[1])
+    agent = Agent(name="assistant", model="near/m", tools=[weather])
+    given = "weather in two cities"
+    result = await timestep.run_agent_workflow(agent, given, stream=True, workflow_id=sys.argv[1])
     print(result.output)
 
 asyncio.run(main())
@@ -210,27 +218,51 @@ timestep.cleanup_dbos()
 
 
 @pytest.mark.slow
-async def test_a_killed_process_asks_no_finished_turn_again(server: OllamaServer, tmp_path: Path) -> None:
-    """Streamed, and killed while the second turn is answered; the prefix is configured in the environment alone."""
+@pytest.mark.parametrize("stop", ["turn 1", "tool", "turn 2"])
+async def test_a_killed_process_asks_no_finished_turn_again(
+    server: OllamaServer, aimock: str, tmp_path: Path, stop: str
+) -> None:
+    """Streamed, and killed while a turn is answered or a tool runs; the environment alone names the server."""
+    name = f"killed-{stop.replace(' ', '-')}"
     variables = os.environ | {
-        "TIMESTEP_APP_NAME": "killed",
+        "TIMESTEP_APP_NAME": name,
         "TIMESTEP_MODEL_PROVIDERS": json.dumps({"near": {"base_url": server.url, "kind": "ollama"}}),
         "OPENAI_AGENTS_DISABLE_TRACING": "1",
     }
     (tmp_path / "program.py").write_text(PROGRAM)
-    words = [sys.executable, "program.py", "killed-1"]
-    server.script(answer("Wait", tool_calls=[call("go")]), Held(reply=answer("Lost")), answer("Done"))
+    words = [sys.executable, "program.py", name]
+    through, held = Through(url=aimock), Held(reply=Through(url=aimock))
+    server.script(*{"turn 1": [held], "tool": [], "turn 2": [through, held]}[stop], *[through] * 3)
+    if stop == "tool":
+        (tmp_path / "hold").touch()
 
     first = subprocess.Popen(words, cwd=tmp_path, env=variables)
-    assert await asyncio.to_thread(server.held.wait, 60)
+    is_there = (lambda: "Rome" in calls_in(tmp_path)) if stop == "tool" else server.held.is_set
+    await asyncio.to_thread(wait_until, is_there)
     first.send_signal(signal.SIGKILL)
     first.wait()
     server.released.set()
+    (tmp_path / "hold").unlink(missing_ok=True)
     second = await asyncio.to_thread(
         subprocess.run, words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=120
     )
 
-    assert second.stdout == "Done\n", second.stderr
-    asked = [[message["role"] for message in body["messages"]] for body in server.bodies]
-    assert asked == [["user"], ["user", "assistant", "tool"], ["user", "assistant", "tool"]]
-    assert server.bodies[1] == server.bodies[2]
+    assert second.stdout == "Cold in Oslo, warm in Rome.\n", second.stderr
+    asked = [sum(message["role"] == "tool" for message in body["messages"]) for body in server.bodies]
+    assert asked == {"turn 1": [0, 0, 2], "tool": [0, 2], "turn 2": [0, 2, 2]}[stop]
+    assert len({json.dumps(body) for body in server.bodies}) == 2
+    assert set(calls_in(tmp_path)) == {"Oslo", "Rome"}
+
+
+def calls_in(folder: Path) -> list[str]:
+    """Return the calls of the tool."""
+    path = folder / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_until(claim: Callable[[], bool]) -> None:
+    """Wait for a state; the limit only ends a test that hangs."""
+    limit = time.monotonic() + 60
+    while not claim():
+        assert time.monotonic() < limit
+        time.sleep(0.02)

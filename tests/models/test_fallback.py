@@ -131,6 +131,7 @@ def test_its_advice_is_that_of_the_model_that_knows_the_error(model: OllamaModel
     found = FallbackModel(spare(), model).get_retry_advice(request)
     assert found is not None
     assert found.suggested
+    assert FallbackModel("gpt-5.2", model).get_retry_advice(request) == found  # there is no key for the first
     request.error = ValueError()
     assert FallbackModel(spare(), model).get_retry_advice(request) is None
 

@@ -99,9 +99,10 @@ def test_a_model_has_a_name(name: str | None) -> None:
         OllamaModelProvider().get_model(name)
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("url", ["http://[gpu", "ftp://gpu"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ModelNotConfiguredError, match="address"):
-        OllamaModelProvider(base_url="http://[gpu").get_model("m")
+        OllamaModelProvider(base_url=url).get_model("m")
 
 
 async def test_one_provider_serves_several_event_loops(server: OllamaServer) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents import AgentOutputSchemaBase, FunctionTool, Handoff, Model, ModelBehaviorError, ModelProvider, ModelResponse
+from agents import AgentOutputSchemaBase, Handoff, Model, ModelBehaviorError, ModelProvider, ModelResponse, Tool
 from agents.items import TResponseStreamEvent
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage
@@ -86,7 +86,11 @@ class FallbackModel(Model):
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         """Return the advice of the model that raised the error: of the one that knows it."""
         for number in range(len(self.models)):
-            if (advice := self.candidate(number).model.get_retry_advice(request)) is not None:
+            try:
+                advice = self.candidate(number).model.get_retry_advice(request)
+            except ModelNotConfiguredError:
+                continue  # it was never asked
+            if advice is not None:
                 return advice
         return None
 
@@ -155,9 +159,9 @@ def check_behaviour(response: ModelResponse, arguments: Mapping[str, Any]) -> No
         ModelBehaviorError: it calls a tool that there is not, or its output does not fit the schema.
     """
     calls = [item for item in response.output if isinstance(item, ResponseFunctionToolCall)]
-    tools: Sequence[Any] = arguments.get("tools") or ()
+    tools: Sequence[Tool] = arguments.get("tools") or ()
     handoffs: Sequence[Handoff[Any, Any]] = arguments.get("handoffs") or ()
-    known = {tool.name for tool in tools if isinstance(tool, FunctionTool)} | {each.tool_name for each in handoffs}
+    known = {tool.name for tool in tools} | {each.tool_name for each in handoffs}
     for call in calls:
         if call.name not in known and getattr(call, "namespace", None) is None:
             raise ModelBehaviorError(f"The model called the tool {call.name!r}, which the agent does not have.")

@@ -112,7 +112,7 @@ async def _bytes_of(
     except httpx.TimeoutException as error:
         message = f"The Ollama server at {where} did not answer in time ({type(error).__name__})."
         raise ModelProviderError(message, retryable=True) from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise IncompleteModelResponseError(
             f"The connection to the Ollama server at {where} broke: {error or type(error).__name__}."
         ) from error

@@ -107,6 +107,11 @@ def own_client(url: str, api_key: str | None) -> Any:
         raise ModelNotConfiguredError(
             f"The package `ollama` cannot be imported: {error}.", hint="Run `pip install 'ollama>=0.6.0'`."
         ) from error
+    scheme, mark, _ = url.partition("://")
+    if mark and scheme.lower() not in ("http", "https"):
+        raise ModelNotConfiguredError(
+            f"The address of the Ollama server is {url!r}.", hint="Write it as http://localhost:11434."
+        )
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         client = ollama.AsyncClient(
