@@ -10,8 +10,7 @@ TimestepError
 │   ├── AgentNotRegisteredError
 │   ├── AgentAlreadyRegisteredError
 │   ├── NotDurableError           a parameter that could not be found again after a crash
-│   ├── RunInputMismatchError     a known run id with another input
-│   └── ModelNotConfiguredError   no provider for the name of a model, or no key; also a ValueError
+│   └── RunInputMismatchError     a known run id with another input
 ├── RunNotFoundError
 ├── RunStateError                 a run is not in a state that allows the verb
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
@@ -40,6 +39,7 @@ TimestepError
 │   └── ResultTooLargeError
 ├── JournalFormatError            a stored value is not JSON written by Timestep
 ├── IncompleteModelResponseError  the model's stream ended before its answer did
+├── ModelNotConfiguredError       no provider for the name of a model, or no key; also a ValueError
 ├── ModelProviderError            a provider refused a model call, or broke it off
 │   ├── ModelNotFoundError        it does not have the model
 │   └── ModelServerUnreachableError
@@ -131,7 +131,7 @@ class RunInputMismatchError(InvalidInputError):
     hint = "Use a new id for new work; the same id returns the recorded result of the first input."
 
 
-class ModelNotConfiguredError(InvalidInputError, ValueError):
+class ModelNotConfiguredError(TimestepError, ValueError):
     """The model cannot be used as it is named or configured."""
 
     hint = "See the providers and their models with `timestep models list`."
