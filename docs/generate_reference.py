@@ -34,6 +34,8 @@ MEANINGS = {
     "run_migrations": "Whether a launch brings both schemas up to date.",
     "takeover_seconds": "How long the lock of an executor must have been free before its runs are taken over.",
     "log_level": "Level of the logs of DBOS.",
+    "model_providers": "Servers of models by prefix: `base_url`, `api_key_env`, `use_responses`, `kind`; JSON in the "
+    "variable. See [models](../how-to/models.md#servers-by-configuration).",
     "max_turns_per_segment": "Turns after which a run goes on in a new segment, so that little is replayed.",
     "approval_expires_seconds": "How long an approval waits for a person; for ever when absent.",
     "approval_on_expiry": "What happens to an approval that nobody decided: `reject` the call, or `fail` the run.",
@@ -125,8 +127,10 @@ def settings_page() -> str:
     ]
     for setting in settings._SETTINGS:  # the table is for this page and the resolver
         key = "name" if setting.field == "name" else f"timestep.{setting.field}"
-        default = "see [data](../../README.md#where-the-data-is)" if callable(setting.default) else setting.default
-        shown = "" if default is None else default if callable(setting.default) else f"`{_plain(default)}`"
+        is_folder = setting.field == "data_directory"
+        default = "see [data](../../README.md#where-the-data-is)" if is_folder else setting.default
+        default = None if default is dict else default
+        shown = "" if default is None else default if is_folder else f"`{_plain(default)}`"
         parts.append(f"| `{setting.variable}` | `{key}` | {shown} | {MEANINGS[setting.field]} |")
     parts += ["", "`timestep doctor` prints the value of each, where it came from, and what is wrong with it."]
     return "\n".join(parts) + "\n"

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from timestep.durable.tool_policy import tool_policy
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
     from timestep.events import stream_run
+    from timestep.models.compatible import OpenAICompatibleProvider
+    from timestep.models.fallback import FallbackModel
+    from timestep.models.multi_model import MultiModelProvider, MultiModelProviderMap, set_default_model_provider
+    from timestep.models.ollama_model import OllamaModel
+    from timestep.models.ollama_provider import OllamaModelProvider
     from timestep.records import Approval, RunLimits, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
@@ -42,7 +47,13 @@ _HOMES = {
     "ApprovalAlreadyDecided": "timestep.errors",
     "Client": "timestep.client",
     "DurableRunResult": "timestep.durable.result",
+    "FallbackModel": "timestep.models.fallback",
     "InterruptionException": "timestep.errors",
+    "MultiModelProvider": "timestep.models.multi_model",
+    "MultiModelProviderMap": "timestep.models.multi_model",
+    "OllamaModel": "timestep.models.ollama_model",
+    "OllamaModelProvider": "timestep.models.ollama_provider",
+    "OpenAICompatibleProvider": "timestep.models.compatible",
     "RunHandle": "timestep.durable.queue",
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
@@ -72,6 +83,7 @@ _HOMES = {
     "reject": "timestep.approvals",
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",
+    "set_default_model_provider": "timestep.models.multi_model",
     "settle": "timestep.approvals",
     "stream_run": "timestep.events",
     "tool_policy": "timestep.durable.tool_policy",
@@ -84,7 +96,13 @@ __all__ = [
     "ApprovalAlreadyDecided",
     "Client",
     "DurableRunResult",
+    "FallbackModel",
     "InterruptionException",
+    "MultiModelProvider",
+    "MultiModelProviderMap",
+    "OllamaModel",
+    "OllamaModelProvider",
+    "OpenAICompatibleProvider",
     "RunHandle",
     "RunLimits",
     "RunStateStore",
@@ -115,6 +133,7 @@ __all__ = [
     "reject",
     "run_agent",
     "run_agent_workflow",
+    "set_default_model_provider",
     "settle",
     "stream_run",
     "tool_policy",

@@ -40,6 +40,10 @@ TimestepError
 │   └── ResultTooLargeError
 ├── JournalFormatError            a stored value is not JSON written by Timestep
 ├── IncompleteModelResponseError  the model's stream ended before its answer did
+├── ModelNotConfiguredError       no provider for the name of a model, or no key; also a ValueError
+├── ModelProviderError            a provider refused a model call, or broke it off
+│   ├── ModelNotFoundError        it does not have the model
+│   └── ModelServerUnreachableError
 └── UnsupportedError              asked for on purpose, not supported on purpose
 ```
 
@@ -132,6 +136,12 @@ class RunInputMismatchError(InvalidInputError):
     """The run id is known with another input."""
 
     hint = "Use a new id for new work; the same id returns the recorded result of the first input."
+
+
+class ModelNotConfiguredError(TimestepError, ValueError):
+    """The model cannot be used as it is named or configured."""
+
+    hint = "See the providers and their models with `timestep models list`."
 
 
 class RunNotFoundError(TimestepError):
@@ -325,6 +335,53 @@ class IncompleteModelResponseError(TimestepError):
 
     hint = "The provider cut the answer. The call may be made again."
     retryable = True
+
+
+class ModelProviderError(TimestepError):
+    """The provider of the model refused the call."""
+
+    hint = "See what the provider says; `timestep models check NAME` makes a small call."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        status_code: int | None = None,
+        retry_after_seconds: float | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status_code, self.retry_after_seconds, self.retryable = status_code, retry_after_seconds, retryable
+
+
+class ModelNotFoundError(ModelProviderError):
+    """The provider does not have the model."""
+
+    hint = "List the models that it has with `timestep models list`."
+
+
+class ModelServerUnreachableError(ModelProviderError):
+    """No model server answers at the address."""
+
+    hint = "Start the server, or correct its address."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        status_code: int | None = None,
+        retry_after_seconds: float | None = None,
+        retryable: bool = True,
+    ) -> None:
+        super().__init__(
+            message,
+            hint=hint,
+            status_code=status_code,
+            retry_after_seconds=retry_after_seconds,
+            retryable=retryable,
+        )
 
 
 class UnsupportedError(TimestepError):

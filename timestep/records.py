@@ -19,6 +19,19 @@ FINISHED: frozenset[RunStatus] = frozenset(("succeeded", "failed", "cancelled"))
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelServer:
+    """A server of models that the settings name, known by the prefix of its models' names.
+
+    `api_key_env` is the environment variable with its key; the key itself is in no setting.
+    """
+
+    base_url: str
+    api_key_env: str | None = None
+    use_responses: bool = False
+    kind: Literal["openai", "ollama"] = "openai"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenUsage:
     """Tokens of one or more model calls."""
 

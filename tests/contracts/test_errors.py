@@ -23,6 +23,9 @@ GIVEN: dict[str, Any] = {
     "status": "approved",
     "decided_by": "ann",
     "decided_at": "2026-11-25T12:00:00+00:00",
+    "status_code": 503,
+    "retry_after_seconds": 2.5,
+    "retryable": True,
 }
 
 

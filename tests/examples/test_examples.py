@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "scripted.py")
+HELPERS = ("scripted", "model_server")
+FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in HELPERS)
 
 SAID = {
     "approve_in_the_same_process": ["  paying 5\nDone: paid 5, not paid: too much.", "refused: SnapshotAlreadyResumed"],
@@ -19,6 +20,10 @@ SAID = {
         "kind      approval",
         "Approved refund(",
         "has succeeded: Done: 20 refunded",
+    ],
+    "fallback_model": [
+        "gpt-oss:20b of this machine: you said 'Hello'\nagain: gpt-oss:20b of this machine: you said 'Hello'",
+        "requests: 3,",
     ],
     "follow_from_elsewhere": [
         "going on from offset",
@@ -29,6 +34,15 @@ SAID = {
     ],
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
+    "ollama_hosts": [
+        "drafter: llama3.2 of the laptop: you said 'Hello'",
+        "editor: hf.co/unsloth/gpt-oss-120b:Q4 of the GPU: you said 'Hello'",
+        "judge: qwen3-32b of the lab: you said 'Hello'",
+    ],
+    "openai_and_ollama": [
+        "plain    gpt-5.2 of OpenAI: you said 'Hello'\ndurable  gpt-5.2 of OpenAI: you said 'Hello'",
+        "plain    gpt-oss:20b of Ollama: you said 'Hello'\ndurable  gpt-oss:20b of Ollama: you said 'Hello'",
+    ],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],
     "save_here_resume_elsewhere": [
         "waits for refund",
@@ -95,8 +109,8 @@ def test_a_crash_repeats_no_recorded_tool_and_keeps_the_key_of_the_started_one(e
     assert len(set(keys)) == 1
 
 
-@pytest.mark.parametrize("path", [*FILES, EXAMPLES / "scripted.py"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short_and_says_how_it_is_run(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 80
-    assert path.stem == "scripted" or f"python examples/{path.name}" in text
+    assert path.stem in HELPERS or f"python examples/{path.name}" in text

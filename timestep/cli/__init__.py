@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("timestep.cli.runs", "List, show, follow, cancel and resume runs."),
     "approvals": ("timestep.cli.approvals", "List what runs wait for, and decide it."),
     "usage": ("timestep.cli.usage", "Sum up the tokens and the cost of model calls."),
+    "models": ("timestep.cli.models", "List the models of the providers, and try one."),
     "worker": ("timestep.cli.worker", "Execute runs with the agents of a module."),
     "demo": ("timestep.cli.demo", "Watch a run survive kill -9."),
     "db": ("timestep.cli.db", "Start, stop, migrate and open the database."),

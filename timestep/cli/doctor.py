@@ -15,7 +15,13 @@ from timestep.cli.errors import ExitCode
 from timestep.cli.output import coloured, emit, emit_json, json_option
 from timestep.errors import DatabaseNotReadyError, TimestepError
 from timestep.records import SettingValue
-from timestep.settings import DATABASE_VARIABLE, Settings, describe_settings, resolve_settings
+from timestep.settings import (
+    DATABASE_VARIABLE,
+    Settings,
+    current_model_providers,
+    describe_settings,
+    resolve_settings,
+)
 
 if TYPE_CHECKING:
     from timestep.store.connection import Database
@@ -246,20 +252,27 @@ def _check_executors(names: list[str]) -> Check:
 def _check_models() -> Iterator[Check]:
     has_key = bool(os.environ.get("OPENAI_API_KEY"))
     yield Check(name="OPENAI_API_KEY", status="ok", detail="set" if has_key else "not set")
-    has_ollama = bool(os.environ.get("OLLAMA_API_KEY") or os.environ.get("OLLAMA_HOST"))
+    has_ollama = bool(os.environ.get("OLLAMA_API_KEY"))
     if has_ollama:
-        yield Check(name="ollama server", status="ok", detail="configured by OLLAMA_HOST or OLLAMA_API_KEY")
+        yield Check(name="ollama server", status="ok", detail="the cloud, by OLLAMA_API_KEY")
     else:
         has_ollama = _answers_locally(OLLAMA_PORT)
         detail = f"{'answers' if has_ollama else 'none'} on port {OLLAMA_PORT}"
         yield Check(name="ollama server", status="ok", detail=detail)
-    if not has_key and not has_ollama:
+    if not has_key and not has_ollama and not _has_servers():
         yield Check(
             name="models",
             status="warn",
             detail="no key and no Ollama: only `timestep demo` and agents with models of their own work",
             hint="Set OPENAI_API_KEY, or start Ollama.",
         )
+
+
+def _has_servers() -> bool:
+    try:
+        return bool(current_model_providers())
+    except TimestepError:
+        return False  # told of beside the setting
 
 
 def _answers_locally(port: int) -> bool:

@@ -13,6 +13,7 @@ from timestep.errors import (
     EmbeddedPostgresError,
     InterruptionException,
     InvalidInputError,
+    ModelNotConfiguredError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
@@ -54,6 +55,7 @@ _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (DatabaseNotReadyError, ExitCode.DATABASE_NOT_READY),
     (EmbeddedPostgresError, ExitCode.DATABASE_NOT_READY),
     (InvalidInputError, ExitCode.BAD_USAGE),
+    (ModelNotConfiguredError, ExitCode.BAD_USAGE),
 )
 
 

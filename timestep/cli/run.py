@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 DEFAULT_AGENT = "assistant"
 """The agent that is taken when executors have several and none is named."""
 
+BARE_AGENT = "timestep.cli.assistant:assistant"
+"""The agent that is taken when a model is named, no agent is, and no executor has one."""
+
 LONGEST_END_SECONDS = 10
 
 
@@ -65,11 +68,13 @@ def command(
 
     With --agent MODULE:NAME the run executes in this process. Else it is queued for an executor, which
     `timestep worker MODULE` starts. After Ctrl-C the run goes on from its last finished step in another process.
+    With --model NAME, no --agent and no executor, a bare assistant answers in this process.
 
     \b
     Examples:
       timestep run "Where is my order?" --agent my_app.agents:support
       timestep run "Where is my order?" --id order-43
+      timestep run "Tell me a story" --model ollama/gpt-oss:20b
     """
     from timestep.cli.modules import is_reference
 
@@ -197,7 +202,12 @@ def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
     from timestep.cli.follow import AnswerPrinter, follow_run
 
     with open_desk() as desk:
-        agent = options.agent or _only_agent(desk)
+        is_bare = options.agent is None and options.model is not None and not is_detached
+        is_bare = is_bare and not any(each.agents for each in desk.live_executors())
+        agent = "" if is_bare else options.agent or _only_agent(desk)
+    if is_bare:
+        return _run_here(options, BARE_AGENT)
+    with open_desk() as desk:
         _enqueue(desk, options, agent)
         executors = desk.live_executors(agent)
         if not executors:

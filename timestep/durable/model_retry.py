@@ -7,12 +7,10 @@ one number and `Retry-After` holds.
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import openai
 from agents import Model, ModelBehaviorError, ModelRetrySettings
-from agents.exceptions import ModelTimeoutError
 from agents.retry import (
     ModelRetryAdviceRequest,
     ModelRetryBackoffSettings,
@@ -22,27 +20,10 @@ from agents.retry import (
 
 from timestep.durable import agents_seam
 from timestep.errors import IncompleteModelResponseError
-
-RETRYABLE_STATUS = (408, 409, 429, 500, 502, 503, 504, 529)
-TRANSIENT_CODES = frozenset(("server_error", "rate_limit_exceeded", "overloaded_error"))
-"""What providers call a passing failure of their own when they tell of it in mid-stream."""
+from timestep.models.failures import RETRYABLE_STATUS, TRANSIENT_CODES, is_cut
 
 LOCKED_RETRIES = 3
 """How often a conversation that another request holds is asked for again, after 1, 2 and 4 s, as the SDK does."""
-
-
-def is_cut(error: Exception) -> bool:
-    """Whether an error says that an answer broke off or came too late, as opposed to a refusal."""
-    if isinstance(error, openai.APIStatusError):
-        return False  # a refusal: its status decides
-    if isinstance(error, openai.APIConnectionError):
-        return True
-    if isinstance(error, openai.APIError):  # told of inside the stream
-        return bool(TRANSIENT_CODES.intersection((error.code, error.type)))
-    cut = (IncompleteModelResponseError, ModelTimeoutError, json.JSONDecodeError, ConnectionError, TimeoutError)
-    if isinstance(error, cut) or type(error).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
-        return True
-    return isinstance(error, ModelBehaviorError) and "before receiving a finish_reason" in str(error)
 
 
 def failure_of(event: Any) -> Exception:

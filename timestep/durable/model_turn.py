@@ -37,6 +37,7 @@ from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
+from timestep.models.fallback import ARGUMENTS, FallbackModel, check_behaviour
 from timestep.pricing import price_of
 
 log = logging.getLogger("timestep")
@@ -44,9 +45,6 @@ log = logging.getLogger("timestep")
 RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 ONE_ATTEMPT = ModelRetrySettings(max_retries=0)
 """What the SDK is told: it makes one attempt, and the client of the provider too."""
-
-ARGUMENTS = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
-"""What a model is called with, in the order of its parameters."""
 
 UNSEEN_EVENTS = ("response.created", "response.in_progress")
 
@@ -118,6 +116,31 @@ class DurableModel(Model):
 
 
 @dataclasses.dataclass(kw_only=True)
+class _Attempts:
+    """The attempts at one model. `retry` counts those that failed, of any model of the call."""
+
+    model: Model
+    name: str | None
+    retry: int = 0
+    was_seen: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """A whole answer, and who gave it."""
+
+    response: ModelResponse
+    retry: int
+    asked: Model
+    model: str | None
+
+    @property
+    def provider(self) -> str:
+        """The class of the model that answered."""
+        return type(self.asked).__name__
+
+
+@dataclasses.dataclass(kw_only=True)
 class _Call:
     """One model call: what it was asked, and where it belongs."""
 
@@ -143,28 +166,28 @@ class _Call:
             started = time.time()
             used = check_limits(self.scope, agent=self.model.agent.name)
             async with StepEvents(self.scope, self.name) as events:
-                response, retry = await self._ask_until_answered(forward, events)
-                usage = response.usage
+                answer = await self._ask_until_answered(forward, events)
+                response, usage = answer.response, answer.response.usage
                 seconds = round(time.time() - started, 3)
                 events.add(
                     {
                         "type": "turn_finished",
                         "agent": self.model.agent.name,
-                        "model": _model_name(self.model),
+                        "model": answer.model,
                         "seconds": seconds,
                         "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
                     },
-                    retry=retry,
+                    retry=answer.retry,
                 )
             # exclude_unset: without it the answer gains nulls and is not equal after the round trip
             envelope = {
                 "ok": RESPONSE.dump_python(response, mode="json", exclude_unset=True),
-                "model": _model_name(self.model),
-                "provider": type(self.model.inner).__name__,
+                "model": answer.model,
+                "provider": answer.provider,
                 "started_at": started,
                 "seconds": seconds,
                 "attempt": self.scope.segment.attempt,
-            } | _price(self.model.inner, _model_name(self.model), usage, at=started + seconds)
+            } | _price(answer.asked, answer.model, usage, at=started + seconds)
             return envelope if used is None else envelope | {"used": used}
 
         return await run_step(self.scope.segment, self.scope.reserve(), self.name, body)
@@ -178,30 +201,54 @@ class _Call:
         self.scope.plan(response.output, self.arguments.get("tools") or [])
         return response
 
-    async def _ask_until_answered(
-        self, forward: asyncio.Queue[Any] | None, told: StepEvents
-    ) -> tuple[ModelResponse, int]:
-        """Return the whole answer and the number of attempts that failed before it.
+    async def _ask_until_answered(self, forward: asyncio.Queue[Any] | None, told: StepEvents) -> _Answer:
+        """Return the whole answer of the model, or of the first of its fallbacks that gives one."""
+        inner = self.model.inner
+        if not isinstance(inner, FallbackModel):
+            attempts = _Attempts(model=inner, name=_model_name(self.model))
+            return await self._ask_one(attempts, forward, told)
+        retry = 0
+        for number in itertools.count():
+            attempts = None
+            try:
+                candidate = inner.candidate(number)
+                attempts = _Attempts(model=candidate.model, name=candidate.name, retry=retry)
+                answer = await self._ask_one(attempts, forward, told)
+                if number + 1 < len(inner.models) and not attempts.was_seen:
+                    check_behaviour(answer.response, self.arguments)
+            except Exception as error:
+                is_last = number + 1 == len(inner.models)
+                if is_last or (attempts is not None and attempts.was_seen) or not inner.falls_back_on(error):
+                    raise
+                inner.tell(number, error)
+                retry = retry if attempts is None else attempts.retry + 1
+            else:
+                return answer
+        raise AssertionError("unreachable")
+
+    async def _ask_one(self, attempts: _Attempts, forward: asyncio.Queue[Any] | None, told: StepEvents) -> _Answer:
+        """Return the whole answer of one model, with the number of attempts that failed before it, of any model.
 
         Each streamed attempt writes its text under its own number, so that the last one replaces those before.
         """
         settings = self.scope.settings or agents_seam.get_model_settings(self.model.agent, self.model.run_config)
         is_streamed = forward is not None or self.scope.segment.stream
-        for retry in itertools.count():
+        for number in itertools.count(1):
             seen: list[str] = []
             try:
                 if is_streamed:
-                    response = await self._stream(forward, told, seen, retry=retry, timeout=settings.timeout)
+                    response = await self._stream(attempts, forward, told, seen, timeout=settings.timeout)
                 else:
-                    response = await self._ask(timeout=settings.timeout)
+                    response = await self._ask(attempts, timeout=settings.timeout)
             except Exception as error:
+                attempts.was_seen = bool(seen)
                 seconds = await seconds_to_retry(
                     error,
-                    attempt=retry + 1,
-                    model=self.model.inner,
+                    attempt=number,
+                    model=attempts.model,
                     own=settings.retry,
                     stream=is_streamed,
-                    was_seen=bool(seen),
+                    was_seen=attempts.was_seen,
                     is_unsafe=any(isinstance(tool, ProgrammaticToolCallingTool) for tool in self.arguments["tools"]),
                     **self._conversation(),
                 )
@@ -210,48 +257,50 @@ class _Call:
                 where = f"Run {self.scope.segment.run_id}, {self.name}"
                 log.info("%s: %s, the next attempt follows in %.1f s.", where, type(error).__name__, seconds)
             else:
-                response.usage = agents_seam.add_failed_attempts(response.usage, retry)
-                return response, retry
+                attempts.was_seen = bool(seen)
+                response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry)
+                return _Answer(response=response, retry=attempts.retry, asked=attempts.model, model=attempts.name)
             await asyncio.sleep(seconds)
+            attempts.retry += 1
         raise AssertionError("unreachable")
 
     def _conversation(self) -> dict[str, Any]:
         return {name: self.arguments.get(name) for name in ("previous_response_id", "conversation_id")}
 
-    def _attempt(self, *, timeout: float | None) -> dict[str, Any]:
+    def _attempt(self, model: Model, *, timeout: float | None) -> dict[str, Any]:
         async def rewind() -> None:
             return None
 
         return {
             "rewind": rewind,
             "retry_settings": ONE_ATTEMPT,
-            "get_retry_advice": self.model.inner.get_retry_advice,
+            "get_retry_advice": model.get_retry_advice,
             "timeout": timeout,
             **self._conversation(),
         }
 
-    async def _ask(self, *, timeout: float | None) -> ModelResponse:
-        inner = self.model.inner
+    async def _ask(self, attempts: _Attempts, *, timeout: float | None) -> ModelResponse:
+        model = attempts.model
         return await agents_seam.get_response_with_retry(
-            get_response=lambda: inner.get_response(**self.arguments), **self._attempt(timeout=timeout)
+            get_response=lambda: model.get_response(**self.arguments), **self._attempt(model, timeout=timeout)
         )
 
     async def _stream(
         self,
+        attempts: _Attempts,
         forward: asyncio.Queue[Any] | None,
         told: StepEvents,
         seen: list[str],
         *,
-        retry: int,
         timeout: float | None,
     ) -> ModelResponse:
         """Stream one attempt. What its caller has seen of it is told through `seen`, also when it fails."""
-        inner, arguments = self.model.inner, dict(self.arguments)
+        model, arguments = attempts.model, dict(self.arguments)
         positional = [arguments.pop(name) for name in ARGUMENTS]
         final: Response | None = None
         output: list[Any] = []
         stream = agents_seam.stream_response_with_retry(
-            get_stream=lambda: inner.stream_response(*positional, **arguments), **self._attempt(timeout=timeout)
+            get_stream=lambda: model.stream_response(*positional, **arguments), **self._attempt(model, timeout=timeout)
         )
         async with aclosing(stream) as events:
             async for event in events:
@@ -264,12 +313,15 @@ class _Call:
                     if event.type not in UNSEEN_EVENTS:
                         seen.append(event.type)
                 if event.type == "response.output_text.delta":
-                    told.add({"type": "text_delta", "text": event.delta, "agent": self.model.agent.name}, retry=retry)
+                    told.add(
+                        {"type": "text_delta", "text": event.delta, "agent": self.model.agent.name},
+                        retry=attempts.retry,
+                    )
                 elif event.type == "response.output_item.done":
                     output.append(event.item)
         if final is None:
             raise IncompleteModelResponseError(
-                f"The stream of {_model_name(self.model) or 'the model'} ended without a final response."
+                f"The stream of {attempts.name or 'the model'} ended without a final response."
             )
         usage = agents_seam.usage_of_response(final.usage) if final.usage else Usage(requests=1)
         return ModelResponse(output=final.output or output, usage=usage, response_id=final.id)

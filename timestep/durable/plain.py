@@ -12,7 +12,7 @@ from dbos import DBOS
 from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.claim import Claim, settled_by_stream
 from timestep.durable.origin import Origin, origin_of
-from timestep.durable.request import check_input
+from timestep.durable.request import check_input, with_default_provider
 from timestep.durable.result import interruption_of
 from timestep.durable.run import log_agent_error
 from timestep.durable.run_session import RunSession, read_session, write_session
@@ -60,6 +60,7 @@ async def run_agent(
     Args:
         run_input: Text, a list of Responses API input items, or a RunState to go on from.
         session: Any session of the SDK, or a `timestep.Session`. Inside a workflow it is written at the end.
+        run_config: As the SDK takes it; one that names no model provider gets the default of Timestep.
         result_processor: What to do with the result before it is returned; None returns it at once, a streamed one
             still running. A stored state is then held until the events have been read to their end.
         on_interruption: What to do when the run waits for a person: `return` the result, or `raise`.
@@ -78,7 +79,7 @@ async def run_agent(
     if origin is not None and origin.is_final:
         return await _processed(agents_seam.finished_result(given, origin.output, is_streamed=stream), result_processor)
     claim = Claim(None if branch else _claimable(origin))
-    config = run_config if run_config is not None else RunConfig(nest_handoff_history=False)
+    config = with_default_provider(run_config if run_config is not None else RunConfig(nest_handoff_history=False))
     kept: RunSession | None = None
     if session is not None and dbos_seam.is_in_workflow():
         history = await read_session(session)

@@ -8,8 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from agents import ModelSettings, RunConfig, RunState
-from agents.models.multi_provider import MultiProvider
+from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
 
 from timestep.durable.agents_seam import current_agent_of
@@ -19,6 +18,7 @@ from timestep.durable.output import dump_output, load_output
 from timestep.durable.registry import RegisteredAgent
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id, new_run_id
+from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
 from timestep.sessions import Session
 from timestep.settings import current_settings
@@ -167,11 +167,18 @@ def run_config_of(
     values = dict(stored)
     if "model_settings" in values:
         values["model_settings"] = _MODEL_SETTINGS.validate_python(values["model_settings"])
-    config = dataclasses.replace(config, **values)
+    config = with_default_provider(dataclasses.replace(config, **values))
     digest = hashlib.sha256(run_id.encode()).hexdigest()[:32]
     return dataclasses.replace(
         config, trace_id=config.trace_id or f"trace_{digest}", group_id=config.group_id or session_id or run_id
     )
+
+
+def with_default_provider(config: RunConfig) -> RunConfig:
+    """Return a RunConfig whose models are found by Timestep's default provider, unless it names its own."""
+    if not is_default_of_the_sdk(config.model_provider):
+        return config
+    return dataclasses.replace(config, model_provider=default_model_provider())
 
 
 def _check_item(item: Any, number: int) -> Any:
@@ -264,7 +271,8 @@ def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] 
         else:
             raise NotDurableError(
                 f"run_config.{field.name} is code ({type(value).__name__}) that another process could not find again.",
-                hint=f"Register it with the agent: register_agents(agent, run_config=RunConfig({field.name}=...)).",
+                hint=f"Register it with the agent: register_agents(agent, run_config=RunConfig({field.name}=...))"
+                + (", or set_default_model_provider(...)." if field.name == "model_provider" else "."),
             )
     return stored
 
@@ -272,13 +280,10 @@ def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] 
 def _is_same(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if type(one) is MultiProvider and type(other) is MultiProvider:
-        return _plain_fields(one.openai_provider) == _plain_fields(other.openai_provider)
+    if isinstance(one, ModelProvider) and isinstance(other, ModelProvider):
+        defaults = default_model_provider()
+        return all(each is defaults or is_default_of_the_sdk(each) for each in (one, other))
     return type(one) is type(other) and bool(one == other)
-
-
-def _plain_fields(thing: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(thing).items() if isinstance(value, (str, bool, int, type(None)))}
 
 
 def _is_json(value: Any) -> bool:

@@ -17,12 +17,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from timestep.errors import SettingsError
-from timestep.records import OnExpiry, SettingValue
+from timestep.records import ModelServer, OnExpiry, SettingValue
 from timestep.settings import values
 from timestep.settings.local_server import EMBEDDED, Database, find_local_database
 from timestep.settings.project import (
@@ -48,6 +48,7 @@ __all__ = [
     "DEFAULT_NAME",
     "Settings",
     "canonical_url",
+    "current_model_providers",
     "current_settings",
     "describe_settings",
     "mask_url",
@@ -87,6 +88,7 @@ class Settings:
     run_migrations: bool = True
     takeover_seconds: float = 5.0
     log_level: str = "WARNING"
+    model_providers: Mapping[str, ModelServer] = field(default_factory=dict)
 
 
 def resolve_settings(
@@ -157,6 +159,20 @@ def current_settings() -> Settings:
         return _current
 
 
+def current_model_providers() -> Mapping[str, ModelServer]:
+    """Return the servers of models that are configured, without a look at any other setting.
+
+    Raises:
+        SettingsError: the setting is malformed, or `dbos-config.yaml` cannot be read.
+    """
+    if _current is not None:
+        return _current.model_providers
+    sources = _open_sources(None, None, None, {})
+    if (problem := dict(sources.problems).get(CONFIG_FILE)) is not None:
+        raise problem
+    return sources.read(next(setting for setting in _SETTINGS if setting.field == "model_providers"))[0]
+
+
 def set_current_settings(settings: Settings) -> None:
     """Make `settings` those of this process."""
     global _current
@@ -214,7 +230,8 @@ class _Sources:
         try:
             value = setting.convert(raw)
         except ValueError as error:
-            raise SettingsError(f"{source} is {_shown(raw)!r}.", hint=f"Write {source} as {error}.") from None
+            said = "malformed" if setting.field == "model_providers" else repr(_shown(raw))  # a key may be in it
+            raise SettingsError(f"{source} is {said}.", hint=f"Write {source} as {error}.") from None
         if isinstance(value, Path):
             value = (self.project if source.startswith(CONFIG_FILE) else self.folder) / value
         return value, source
@@ -340,6 +357,8 @@ def _nearest(name: str, known: list[str], otherwise: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):  # model servers
+        return ", ".join(f"{prefix}/ at {mask_url(server.base_url)}" for prefix, server in value.items())
     text = "" if value is None else str(value)
     text = mask_url(text) if "://" in text else text
     return text if len(text) <= 200 else f"{text[:197]}..."
@@ -371,4 +390,5 @@ _SETTINGS = (
     _setting("run_migrations", values.yes_or_no, True),
     _setting("takeover_seconds", values.seconds, 5.0),
     _setting("log_level", values.log_level, "WARNING"),
+    _setting("model_providers", values.model_providers, dict),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from timestep.records import ModelServer
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 YES = ("1", "true", "yes", "on")
@@ -100,3 +103,42 @@ def log_level(raw: Any) -> str:
     if level not in LOG_LEVELS:
         raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def model_providers(raw: Any) -> dict[str, ModelServer]:
+    """Return servers of models by prefix, of a mapping or of its JSON."""
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise ValueError(_MODEL_PROVIDERS_FORM) from None
+    if not isinstance(raw, Mapping):
+        raise ValueError(_MODEL_PROVIDERS_FORM)
+    servers = cast("Mapping[Any, Any]", raw)
+    return {_prefix(prefix): _model_server(server) for prefix, server in servers.items()}
+
+
+_MODEL_PROVIDERS_FORM = (
+    'a mapping such as {"local": {"base_url": "http://localhost:8080/v1"}}; beside base_url a server may have '
+    "api_key_env (the name of a variable), use_responses (true or false) and kind (openai or ollama)"
+)
+
+
+def _prefix(raw: Any) -> str:
+    text = str(raw)
+    if not re.fullmatch(r"[^\s/|]{1,100}", text):
+        raise ValueError(f"a mapping of prefixes without spaces, / and |, which {text!r} is not")
+    return text
+
+
+def _model_server(raw: Any) -> ModelServer:
+    given: dict[str, Any] = {"base_url": raw} if isinstance(raw, str) else raw
+    known = ("base_url", "api_key_env", "use_responses", "kind")
+    if not isinstance(given, dict) or given.keys() - set(known):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(_MODEL_PROVIDERS_FORM)
+    base_url, kind, key = given.get("base_url"), given.get("kind", "openai"), given.get("api_key_env")
+    is_url = isinstance(base_url, str) and re.fullmatch(r"https?://[^\s/]+\S*", base_url)
+    if not is_url or kind not in ("openai", "ollama") or not isinstance(key, (str, type(None))):
+        raise ValueError(_MODEL_PROVIDERS_FORM)
+    use_responses = yes_or_no(given.get("use_responses", "no"))
+    return ModelServer(base_url=str(base_url), api_key_env=key or None, use_responses=use_responses, kind=kind)

@@ -1,0 +1,1 @@
+"""Models by name: which provider answers, Ollama, OpenAI-compatible servers, fallback."""
