@@ -35,7 +35,7 @@ from timestep import (
     register_agents,
     run_agent_workflow,
     set_default_model_provider,
-    stream_events,
+    stream_run,
 )
 from timestep.durable.engine import engine
 from timestep.errors import ModelProviderError, NotDurableError
@@ -73,7 +73,7 @@ def assistant(model: Any, **given: Any) -> Agent[Any]:
 
 
 async def events_of(run_id: str) -> list[Json]:
-    return [event async for event in stream_events(run_id)]
+    return [event async for event in stream_run(run_id)]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

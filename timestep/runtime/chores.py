@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,13 +15,12 @@ from timestep.durable.result import TIMEOUT
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
-from timestep.runs import cancel_run
+from timestep.runs import cancel_run, resume_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
 from timestep.store.runs import (
     mark_cancelled,
     mark_failed,
-    mark_queued,
     overdue_runs,
     runs_waiting_for_agents,
     unfinished_segments,
@@ -75,9 +75,8 @@ class Chores:
         waiting = self._database.run_sync(runs_waiting_for_agents, agents, limit=BATCH_RUNS) if agents else []
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
         for workflow_id in self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting]):
-            run_id, _ = run_of_segment(workflow_id)
-            if self._database.run_sync(mark_queued, run_id, was=("interrupted",)):
-                self._client.resume_workflow(workflow_id)
+            with contextlib.suppress(RunStateError):  # another executor was faster
+                resume_run(self._database, self._client, run_of_segment(workflow_id)[0])
 
     def _recover_lost(self) -> None:
         self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
