@@ -31,6 +31,7 @@ def _configured(model_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     servers = {
         "local": {"base_url": f"{model_url}/v1"},
         "responses": {"base_url": f"{model_url}/v1", "use_responses": 1},
+        "down": {"base_url": "http://127.0.0.1:9/v1"},
     }
     monkeypatch.setenv("TIMESTEP_MODEL_PROVIDERS", json.dumps(servers))
     monkeypatch.setenv("TIMESTEP_PROBE_LOCAL", "0")
