@@ -33,7 +33,7 @@ demo: $(READY) ## Watch an agent survive kill -9: no key, no server.
 	@$(BIN)/timestep demo
 
 test: check $(SERVERS) ## Run every check and every test.
-	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## Check format, lint, types, imports and pages, and run the unit tests.
 	$(BIN)/ruff format --check --quiet .

@@ -179,13 +179,20 @@ def dbos_openai_agents() -> Callable[[], Awaitable[Any]] | None:
         result = await DBOSRunner.run(peer, "go", run_config=RunConfig(tracing_disabled=True))
         return str(result.final_output)
 
+    ours, inside = get_default_agent_runner(), 0
+
     async def with_the_sdks_own_runner() -> None:  # under Timestep's, the peer's calls would be steps twice
-        ours = get_default_agent_runner()
-        set_default_agent_runner(AgentRunner())
+        nonlocal ours, inside
+        if not inside:
+            ours = get_default_agent_runner()
+            set_default_agent_runner(AgentRunner())
+        inside += 1
         try:
             await peer_run()
         finally:
-            set_default_agent_runner(ours)
+            inside -= 1
+            if not inside:
+                set_default_agent_runner(ours)
 
     return with_the_sdks_own_runner
 

@@ -96,12 +96,45 @@ def next_child_id() -> str:
     return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
 
 
-async def run_reserved(reservation: StepReservation, name: str, body: Callable[[], Awaitable[tuple[T, str]]]) -> T:
+OWNED_SECONDS = 0.25
+"""How long after a proof of it an execution counts as the owner of its workflow; far less than a takeover takes."""
+
+
+class Known:
+    """What one execution of a workflow knows without a look into the journal.
+
+    DBOS looks before each step whether it is recorded and whether the workflow is cancelled. Which steps were recorded
+    when the execution began is known from its start, and nobody else adds to them. That the workflow is neither
+    cancelled nor taken over is proved by each record of a step: it fails otherwise. So a step that closely follows the
+    start or another step, and was not recorded at the start, needs no look.
+
+    Args:
+        recorded: The step ids that were recorded when the execution began, just now; unknown when absent.
+    """
+
+    def __init__(self, recorded: Iterable[int] | None = None) -> None:
+        self._recorded = frozenset(recorded) if recorded is not None else None
+        self._owned_at = time.monotonic()
+
+    def is_owned(self) -> None:
+        """Say that this execution owned the workflow just now."""
+        self._owned_at = time.monotonic()
+
+    def is_new(self, step_id: int) -> bool:
+        """Whether the step is not recorded, and the workflow was this execution's a moment ago."""
+        if self._recorded is None or step_id in self._recorded:
+            return False
+        return time.monotonic() - self._owned_at < OWNED_SECONDS
+
+
+async def run_reserved(
+    reservation: StepReservation, name: str, body: Callable[[], Awaitable[tuple[T, str]]], known: Known
+) -> T:
     """Run `body` as the step of a reservation and return its result, the recorded or the just made one.
 
     `body` returns its result and the text that the journal's serializer makes of it. This is what DBOS does for a step,
     cheaper: `StepReservation.run_async` goes through the executor three times, once for nothing, and looks for the
-    recorded result in a transaction, which two reads do not need.
+    recorded result each time, in a transaction that two reads do not need.
     """
     reservation._claim()
     instance, context = _instance(), reservation._step_ctx
@@ -123,12 +156,14 @@ async def run_reserved(reservation: StepReservation, name: str, body: Callable[[
 
     await DBOS._configure_asyncio_thread_pool()  # for what the body does in threads
     with dbos_context.EnterDBOSStepCtx({"name": name, "operationType": "step"}, context):
-        recorded = await _in_pool(journal.check_operation_execution, workflow_id, step_id, name)
-        if recorded is not None:
-            return _value_of(recorded, serializer)
+        if not known.is_new(step_id):
+            recorded = await _in_pool(journal.check_operation_execution, workflow_id, step_id, name)
+            if recorded is not None:
+                return _value_of(recorded, serializer)
         try:
             value, text = await body()
             await _in_pool(record, output=text)
+            known.is_owned()
         except Exception as error:
             await _in_pool(record, error=error)
             raise

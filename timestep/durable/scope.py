@@ -69,6 +69,7 @@ class Segment:
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
+    known: dbos_seam.Known = field(default_factory=dbos_seam.Known)
 
 
 @dataclass(kw_only=True)

@@ -69,7 +69,7 @@ async def run_step(
         raise await halt.quiet()
     halt.begin()
     try:
-        return await _run(reservation, name, enclosed)
+        return await _run(segment, reservation, name, enclosed)
     except Halted as halted:
         question = halted.question
     finally:
@@ -81,12 +81,15 @@ async def run_step(
 
 
 async def _run(
-    reservation: StepReservation, name: str, body: Callable[[], Coroutine[Any, Any, tuple[Envelope, str]]]
+    segment: Segment,
+    reservation: StepReservation,
+    name: str,
+    body: Callable[[], Coroutine[Any, Any, tuple[Envelope, str]]],
 ) -> Envelope:
     gate.inside += 1
     running = in_flight.enter(DBOS.workflow_id or "")
     try:
-        return await dbos_seam.run_reserved(reservation, name, body)
+        return await dbos_seam.run_reserved(reservation, name, body, segment.known)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."

@@ -187,6 +187,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
         writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
+        known=dbos_seam.Known(started.recorded),
     )
 
 

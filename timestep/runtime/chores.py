@@ -27,6 +27,9 @@ from timestep.store.runs import (
 )
 from timestep.store.segments import enqueue_missing
 
+EXPIRY_SECONDS = 5
+"""How often is looked for approvals whose time is over; they wait for hours or days."""
+
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
 
@@ -41,20 +44,23 @@ class Chores:
         self._database, self._client, self._executor_id = database, client, executor_id
         self._suspects: set[str] = set()
         self._stuck: set[str] = set()
-        self._compared_at = time.monotonic()
+        self._last: dict[float, float] = dict.fromkeys((EXPIRY_SECONDS, LOOSE_ENDS_SECONDS), time.monotonic())
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
-        chores = [
-            self._cancel_overdue,
-            self._expire_approvals,
-            self._interrupt_cancelled,
-            self._resume_waiting_for_agents,
-        ]
-        if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
-            self._compared_at = time.monotonic()
+        chores = [self._cancel_overdue, self._interrupt_cancelled, self._resume_waiting_for_agents]
+        if self._is_time(EXPIRY_SECONDS):
+            chores.append(self._expire_approvals)
+        if self._is_time(LOOSE_ENDS_SECONDS):
             chores += [self._tie_loose_ends, self._recover_lost]
         return chores
+
+    def _is_time(self, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._last[seconds] < seconds:
+            return False
+        self._last[seconds] = now
+        return True
 
     def _cancel_overdue(self) -> None:
         for run_id in self._database.run_sync(overdue_runs):

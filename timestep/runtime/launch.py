@@ -252,7 +252,7 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
         "max_executor_threads": settings.executor_threads,
         "run_migrations": settings.run_migrations,
         "log_level": settings.log_level,
-        "scheduler_polling_interval_sec": 1.0,
+        "scheduler_polling_interval_sec": 2.0,
     }
 
 

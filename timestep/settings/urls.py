@@ -20,7 +20,8 @@ _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 def mask_url(url: str) -> str:
     """Return `url` without its passwords; where a password ends is in doubt, more is masked, never less."""
-    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    start = re.match(r"[\w+.-]*://", url)
+    scheme, mark, rest = url.partition("://") if start else ("", "", url)
     before, at, after = rest.rpartition("@")
     user, colon, _ = (before if at else rest).partition(":")
     masked = rest

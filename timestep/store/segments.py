@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from timestep.ids import DBOS_SCHEMA, segment_id
 from timestep.records import FINISHED, Approval, RunRequest, RunStatus, TokenUsage
 from timestep.run_state.envelope import Snapshot
 from timestep.store.agents import AgentDefinition, insert_definitions
@@ -51,9 +52,12 @@ _START = f"""
   deadline_at = coalesce(case when r.segment = :segment then r.deadline_at end,
                          now() + make_interval(secs => r.timeout_seconds - r.executed_seconds))
 where r.id = :id and r.status <> 'cancelled' and r.closed_segment < :segment
-returning {", ".join("r." + column.name for column in runs.c)}"""
+returning {", ".join("r." + column.name for column in runs.c)},
+  array(select o.function_id from {DBOS_SCHEMA}.operation_outputs o where o.workflow_uuid = :workflow_id) as recorded"""
 
-_START_KNOWN = sa.text(f"update timestep.runs as r set {_START}").columns(*runs.c)
+_STARTED_COLUMNS = (*runs.c, sa.column("recorded"))
+
+_START_KNOWN = sa.text(f"update timestep.runs as r set {_START}").columns(*_STARTED_COLUMNS)
 
 _START_NEW = (
     sa.text(f"""
@@ -67,7 +71,7 @@ values
    now() + make_interval(secs => cast(:timeout_seconds as float8)), now(), now())
 on conflict (id) do update set {_START}""")
     .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
-    .columns(*runs.c)
+    .columns(*_STARTED_COLUMNS)
 )
 
 _START_FROM_SNAPSHOT = (
@@ -85,7 +89,7 @@ select
 where exists (select from claim) or exists (select from timestep.runs known where known.id = :id)
 on conflict (id) do update set {_START}""")
     .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
-    .columns(*runs.c)
+    .columns(*_STARTED_COLUMNS)
 )
 """As `_START_NEW`, of a run that goes on from a stored snapshot: without its claim there is no row."""
 
@@ -170,13 +174,15 @@ class Used:
 class StartedSegment:
     """What a segment starts from. `is_closed`: it has ended before, and the row says how.
 
-    `snapshot` is the newest with which a segment of the run ended, `decisions` are all that the run asked before, and
-    `used` is what it had used at the snapshot, when it has limits.
+    `recorded` are the ids of the steps that the segment's journal holds already. `snapshot` is the newest with which a
+    segment of the run ended, `decisions` are all that the run asked before, and `used` is what it had used at the
+    snapshot, when it has limits.
     """
 
     stored: StoredRun
     history: list[dict[str, Any]]
     is_closed: bool
+    recorded: Sequence[int] = ()
     snapshot: Snapshot | None = None
     decisions: Sequence[Approval] = ()
     used: Used | None = None
@@ -237,6 +243,7 @@ def start_segment(
     values: dict[str, Any] = {
         "id": run_id,
         "segment": segment,
+        "workflow_id": segment_id(run_id, segment),
         "agent_hash": definition.hash if definition is not None else None,
         "executor_id": executor_id,
         "application_version": application_version,
@@ -257,13 +264,15 @@ def start_segment(
     history: list[dict[str, Any]] = []
     if not is_closed and stored.run.session_id and stored.session_position:
         history = read_items(connection, stored.run.session_id, up_to_position=stored.session_position)
+    recorded = row["recorded"] if row is not None else ()
     if is_closed or segment == 1:
-        return StartedSegment(stored=stored, history=history, is_closed=is_closed, used=Used())
+        return StartedSegment(stored=stored, history=history, is_closed=is_closed, recorded=recorded, used=Used())
     snapshot = latest_of_run(connection, run_id)
     return StartedSegment(
         stored=stored,
         history=history,
         is_closed=False,
+        recorded=recorded,
         snapshot=snapshot,
         decisions=consume(connection, run_id, before_segment=segment),
         used=_used(connection, stored, until=(snapshot.segment if snapshot is not None else None) or 0),
