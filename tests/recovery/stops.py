@@ -50,8 +50,10 @@ def _watch_steps() -> None:
     async def run_async_watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
         return await _watched(self, options["name"], body, lambda inside: run_async(self, options, inside))
 
-    async def run_reserved_watched(reservation: StepReservation, name: str, body: Callable[[], Any]) -> Any:
-        return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside))
+    async def run_reserved_watched(
+        reservation: StepReservation, name: str, body: Callable[[], Any], known: dbos_seam.Known
+    ) -> Any:
+        return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside, known))
 
     StepReservation.run_async = run_async_watched  # type: ignore[method-assign]
     dbos_seam.run_reserved = run_reserved_watched

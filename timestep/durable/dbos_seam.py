@@ -96,8 +96,8 @@ def next_child_id() -> str:
     return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
 
 
-OWNED_SECONDS = 0.25
-"""How long after a proof of it an execution counts as the owner of its workflow; far less than a takeover takes."""
+OWNED_SECONDS = 0.05
+"""How long an execution counts as the owner of its workflow after a proof: no longer than a cancel is under way."""
 
 
 class Known:
