@@ -14,12 +14,13 @@ from dbos import DBOSClient
 from timestep.durable.gate import Gate
 from timestep.durable.registry import register_agents
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.records import RunRequest
+from timestep.records import Approval, ApprovalKind, RunRequest
 from timestep.runs import cancel_run, connect_client
 from timestep.runtime import chores as chores_module
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
 from timestep.settings import current_settings
+from timestep.store.approvals import insert_approvals
 from timestep.store.connection import Database, open_database
 from timestep.store.runs import insert_run, mark_queued
 from timestep.store.segments import enqueue_segment
@@ -131,6 +132,24 @@ def test_a_segment_that_is_missing_twice_is_enqueued(place: Place, monkeypatch: 
     assert [place.states(run_id, f"{run_id}~2") for run_id in ("a", "b")] == [("queued", None)] * 2
     place.compare()
     assert [place.states(run_id, f"{run_id}~2") for run_id in ("a", "b")] == [("queued", "ENQUEUED")] * 2
+
+
+@pytest.mark.parametrize(("kind", "workflow"), [("limit", "r~2~copy"), ("approval", "r~2")])
+def test_what_is_missing_after_a_halt_starts_from_a_copy_of_the_journal(
+    place: Place, kind: ApprovalKind, workflow: str
+) -> None:
+    place.run("r", status="queued", workflow="SUCCESS")
+    place.journal.query("update timestep.runs set segment = 2, closed_segment = 1 where id = 'r'")
+    asked = Approval(
+        id="a", run_id="r", segment=1, place=0, kind=kind, session_id=None, agent="assistant", tool="", call_id="",
+        arguments="", arguments_digest="",
+    )  # fmt: skip
+    place.database.run_sync(insert_approvals, [asked])
+
+    place.compare()
+    place.compare()
+
+    assert place.states("r", workflow) == ("queued", "ENQUEUED")
 
 
 def test_a_resume_that_died_halfway_is_finished_and_not_cancelled(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,11 @@ from agents import Agent, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.usage import Usage
 
-from timestep import RunStateStore, Session, run_agent_workflow
-from timestep.errors import RunFailedError
+from timestep import RunStateStore, Session, run_agent_workflow, wait_run
+from timestep.durable.engine import engine as launched
+from timestep.errors import RunCancelledError, RunFailedError
+from timestep.runs import resume_run
+from timestep.store.runs import mark_cancelled
 
 FILLED_AT_THE_END = ("tool_calls", "usage", "run_states", "approvals")
 
@@ -221,3 +225,22 @@ async def test_no_key_of_a_tracing_service_is_stored(engine: Any, new_id: str) -
     await run_agent_workflow(clerk(), "Look", workflow_id=new_id, run_config={"workflow_name": "Shop"})
 
     assert "tracing_api_key" not in str(engine.query("select state from timestep.run_states where run_id = %s", new_id))
+
+
+async def test_a_run_that_is_cancelled_at_its_very_end_can_be_resumed(engine: Any, new_id: str) -> None:
+    database, client = launched().database, launched().client
+
+    @function_tool
+    def look() -> str:
+        database.run_sync(mark_cancelled, new_id, reason="cancelled")  # and here who cancels is slow
+        return "seen"
+
+    model = ScriptedModel([[function_call("look", {}, call_id="c1")], [assistant_message("done")]])
+    with pytest.raises(RunCancelledError):
+        await run_agent_workflow(Agent(name="clerk", tools=[look], model=model), "Look", workflow_id=new_id)
+    assert engine.status(new_id) == "cancelled"
+    engine.wait_until_refused(new_id)
+
+    await asyncio.to_thread(resume_run, database, client, new_id)
+    assert (await wait_run(new_id)).output == "done"
+    assert len(engine.steps(new_id)) == 3

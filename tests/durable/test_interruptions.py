@@ -450,6 +450,20 @@ async def test_what_nobody_decides_in_time_fails_the_run_when_asked_and_waits_ag
     assert shop.done == ["pay 5"]
 
 
+async def test_a_state_decides_again_what_has_failed_for_want_of_a_decision(engine: Any, new_id: str) -> None:
+    shop = Shop()
+    tool_policy(shop.pay, approval_expires_seconds=0.3, on_expiry="fail")
+    agent = shop.agent(pay(5, "c1"), "done")
+    state = (await run_agent_workflow(agent, "Buy", workflow_id=new_id)).to_state()
+    with pytest.raises(ApprovalExpiredError):
+        await wait_run(new_id)
+
+    state.approve(state.get_interruptions()[0])
+    assert (await run_agent_workflow(agent, state)).output == "done"
+    assert shop.done == ["pay 5"]
+    assert engine.value("select status from timestep.approvals where run_id = %s", new_id) == "approved"
+
+
 async def test_a_workflow_of_the_program_sees_the_same_interruption_on_replay(engine: Any, new_id: str) -> None:
     shop = Shop()
     agent = shop.agent(pay(5, "c1"), "done")

@@ -92,6 +92,23 @@ def test_many_threads_launch_one_engine(database: Any) -> None:
     assert database.value("select count(*) from timestep.executors") == 1
 
 
+@pytest.mark.parametrize("queues", [("slow-lane",), None])
+async def test_whatever_the_queues_of_a_process_are_next_segments_go_on_in_it(
+    database: Any, new_id: str, queues: tuple[str, ...] | None
+) -> None:
+    @function_tool(needs_approval=True)
+    def pay() -> str:
+        return "paid"
+
+    model = ScriptedModel([[function_call("pay", {}, call_id="c1")], [assistant_message("done")]])
+    ensure_dbos_launched(queues=queues)
+    agent = Agent(name="assistant", tools=[pay], model=model)
+    handle = queue_agent_workflow(agent, "Pay", queue_name="slow-lane", workflow_id=new_id)
+    await asyncio.to_thread(database.wait_for_status, new_id, "interrupted")
+    await timestep.approve(new_id, by="ann")
+    assert (await handle.get_result()).output == "done"
+
+
 async def test_a_run_launches_the_engine_by_itself(database: Any) -> None:
     assert (await run_agent_workflow(says("Hello"), "Hi")).output == "Hello"
     assert is_dbos_launched()
