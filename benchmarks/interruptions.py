@@ -9,11 +9,12 @@ and idles with them; then it is measured
   logs them), idle;
 - the time from one decision to the start of the tool, p50 and p99, next to `DBOS.recv` doing the same;
 - how many runs go on per second when all of them are decided;
+- how long a piece of the model's text takes to a reader in another process, at 50 pieces a second;
 - how long a run of 20, 200 and 1,000 turns takes after kill -9, from the launch of the next process to its next step,
   and how many bytes it has stored for each turn.
 
-Floors: p50 of a decision at most 300 ms, at most 60 statements a second, every run ends and each tool ran once. Exit
-code 1 when one is broken.
+Floors: p50 of a decision at most 300 ms, at most 60 statements a second, p50 of the text at most 100 ms, every run ends
+and each tool ran once. Exit code 1 when one is broken.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import psycopg
 from agents import Agent, Model, ModelResponse, Usage, function_tool
 from agents.testing import assistant_message, function_call
 from dbos import DBOS, DBOSClient, SetWorkflowID
+from openai.types.responses import Response, ResponseCompletedEvent, ResponseTextDeltaEvent
 
 import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
@@ -49,6 +51,9 @@ NAME = "benchmark"
 FLOOR_P50_MS = 300
 FLOOR_STATEMENTS = 60
 IDLE_SECONDS = 10
+FLOOR_TEXT_MS = 100
+PIECES = 200
+PIECE_SECONDS = 0.02
 AT_ONCE = 50
 TOPIC = "decision"
 GATE = "gate"
@@ -68,6 +73,20 @@ class Clerk(Model):
 
     def stream_response(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("the benchmark does not stream")
+
+
+class Speaker(Model):
+    """Says what time it is, again and again."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        raise NotImplementedError("it only streams")
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(PIECES):
+            yield ResponseTextDeltaEvent.model_construct(type="response.output_text.delta", delta=f"{time.time()} ")
+            await asyncio.sleep(PIECE_SECONDS)
+        final = Response.model_construct(id="r", output=[assistant_message("done")], usage=None)
+        yield ResponseCompletedEvent.model_construct(type="response.completed", response=final, sequence_number=0)
 
 
 async def is_single(context: Any, arguments: dict[str, Any], call_id: str) -> bool:
@@ -108,7 +127,7 @@ def note(run_id: str, **fields: Any) -> None:
 
 async def executor() -> None:
     """Do what the lines on stdin say, and answer each with a line on stdout."""
-    timestep.register_agents(Agent(name="clerk", model=Clerk(), tools=[act]))
+    timestep.register_agents(Agent(name="clerk", model=Clerk(), tools=[act]), Agent(name="speaker", model=Speaker()))
     timestep.configure_dbos()
     timestep.ensure_dbos_launched()
     reply("ready", time.time())
@@ -121,6 +140,10 @@ async def executor() -> None:
             for number in range(int(words[0])):
                 with SetWorkflowID(f"receiver-{number}"):
                     await DBOS.start_workflow_async(receiver)
+        elif verb == "speak":
+            _running.add(asyncio.ensure_future(timestep.run_agent_workflow(
+                "speaker", "Speak", workflow_id="speaker", stream=True
+            )))  # fmt: skip
         elif verb == "long":
             _running.add(asyncio.ensure_future(timestep.run_agent_workflow(
                 "clerk", words[0], workflow_id=f"long-{words[0]}", max_turns=int(words[0]) + 5
@@ -252,6 +275,18 @@ async def measure_messages(bench: Bench, count: int) -> list[float]:
     return found
 
 
+async def measure_text(child: Child) -> list[float]:
+    """Return the milliseconds from a piece of the model's text to its reader here."""
+    child.tell("speak")
+    found: list[float] = []
+    async for event in timestep.stream_run("speaker"):
+        if event["type"] == "text_delta":
+            now = time.time()
+            found += [(now - float(stamp)) * 1000 for stamp in event["text"].split()]
+    assert len(found) == PIECES, f"{len(found)} pieces of {PIECES}"
+    return found
+
+
 async def measure_crowd(bench: Bench, first: int, until: int) -> float:
     """Decide all runs that still wait; return how many have ended per second."""
     limit = asyncio.Semaphore(8)
@@ -302,6 +337,7 @@ async def main(runs: int, decisions: int, turns: list[int]) -> dict[str, Any]:
         latencies = await measure_decisions(bench, 0, decisions)
         child.tell(f"receive {decisions}")
         messages = await measure_messages(bench, decisions)
+        text = await measure_text(child)
         per_second = await measure_crowd(bench, decisions, runs)
         twice = [run for run, times in bench.began().items() if len(times) != 1]
         child.kill()
@@ -311,6 +347,7 @@ async def main(runs: int, decisions: int, turns: list[int]) -> dict[str, Any]:
             "idle_statements_per_second": round(statements, 1),
             "decision_to_tool_ms": quantiles(latencies),
             "dbos_recv_to_step_ms": quantiles(messages),
+            "text_to_reader_ms": quantiles(text),
             "resumed_per_second": round(per_second, 1),
             "tools_not_run_once": twice,
             "long_runs": {str(count): rounded(await measure_recovery(bench, count)) for count in turns},
@@ -352,6 +389,10 @@ def show(report: dict[str, Any]) -> None:
         f"  decision to tool        {ours['p50']:10.1f} ms p50   {ours['p99']:8.1f} ms p99   floor {FLOOR_P50_MS} p50"
     )
     print(f"  DBOS.recv to step       {theirs['p50']:10.1f} ms p50   {theirs['p99']:8.1f} ms p99")
+    text = report["text_to_reader_ms"]
+    print(
+        f"  text to its reader      {text['p50']:10.1f} ms p50   {text['p99']:8.1f} ms p99   floor {FLOOR_TEXT_MS} p50"
+    )
     print(f"  go on when all decided  {report['resumed_per_second']:10.1f} runs a second")
     for turns, found in report["long_runs"].items():
         print(
@@ -364,6 +405,7 @@ def is_good(report: dict[str, Any]) -> bool:
     return (
         report["decision_to_tool_ms"]["p50"] <= FLOOR_P50_MS
         and report["idle_statements_per_second"] <= FLOOR_STATEMENTS
+        and report["text_to_reader_ms"]["p50"] <= FLOOR_TEXT_MS
         and not report["tools_not_run_once"]
     )
 
