@@ -21,36 +21,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
-import psycopg
 from agents import Agent, Model, ModelResponse, Usage, function_tool
 from agents.testing import assistant_message, function_call
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseTextDeltaEvent
+from place import Place, folder, place_for, quantiles, rss_bytes
 
 import timestep
-from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.serializer import JournalSerializer
 
-NAME = "benchmark"
 FLOOR_P50_MS = 300
 FLOOR_STATEMENTS = 60
-IDLE_SECONDS = 10
 FLOOR_TEXT_MS = 100
 PIECES = 200
 PIECE_SECONDS = 0.02
@@ -115,10 +107,6 @@ async def receiver() -> str:
     return await DBOS.run_step_async({"name": "received"}, received)
 
 
-def folder() -> Path:
-    return Path(os.environ["BENCHMARK_FOLDER"])
-
-
 def note(run_id: str, **fields: Any) -> None:
     """Write down that a body begins now."""
     with (folder() / "began.jsonl").open("a") as lines:
@@ -164,11 +152,6 @@ def reply(verb: str, value: float) -> None:
     sys.stdout.flush()
 
 
-def rss_bytes() -> int:
-    """Return the resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 class Child:
     """The executor, from outside."""
 
@@ -197,16 +180,8 @@ class Child:
         self.process.wait()
 
 
-class Bench:
-    """The server, and what is asked of it."""
-
-    def __init__(self, server: EmbeddedPostgres) -> None:
-        self.server = server
-        self.url = server.url(NAME)
-
-    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.server.conninfo(NAME), autocommit=True) as connection:
-            return connection.execute(query.encode(), values).fetchall()
+class Bench(Place):
+    """The server, and what is asked of the runs on it."""
 
     def wait_for(self, count: int, status: str) -> None:
         """Wait until so many runs have this status."""
@@ -226,27 +201,6 @@ class Bench:
         while len(times_of := self.began().get(run_id, [])) < times:
             await asyncio.sleep(0.002)
         return times_of[-1]
-
-    def _log_statements(self, which: str) -> None:
-        self.execute(f"alter system set log_statement = '{which}'")
-        self.execute("select pg_reload_conf()")
-        time.sleep(1)  # until every backend has read it
-
-    def execute(self, statement: str) -> None:
-        with psycopg.connect(self.server.conninfo(NAME), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def idle_statements(self) -> float:
-        """Return the statements a second that reach the server while nothing is asked of it."""
-        log = self.server.status().log_path
-        self._log_statements("all")
-        before = log.stat().st_size
-        time.sleep(IDLE_SECONDS)
-        self._log_statements("none")
-        with log.open("rb") as lines:
-            lines.seek(before)
-            text = lines.read()
-        return sum(text.count(mark) for mark in (b"LOG:  statement: ", b"LOG:  execute ")) / IDLE_SECONDS
 
 
 async def measure_decisions(bench: Bench, first: int, count: int) -> list[float]:
@@ -327,7 +281,7 @@ async def measure_recovery(bench: Bench, turns: int) -> dict[str, float]:
 
 async def main(runs: int, decisions: int, turns: list[int]) -> dict[str, Any]:
     """Measure everything and return the report."""
-    with own_server() as bench:
+    with place_for(Bench) as bench:
         child = Child()
         child.tell("interrupt 20")  # warm, and as many as there are at the start
         before = child.tell("rss")
@@ -352,27 +306,6 @@ async def main(runs: int, decisions: int, turns: list[int]) -> dict[str, Any]:
             "tools_not_run_once": twice,
             "long_runs": {str(count): rounded(await measure_recovery(bench, count)) for count in turns},
         }
-
-
-@contextlib.contextmanager
-def own_server() -> Iterator[Bench]:
-    """A server in a temporary folder, and the environment that leads to it."""
-    with tempfile.TemporaryDirectory(prefix="timestep-benchmark-") as place:
-        Path(place).chmod(0o755)
-        server = EmbeddedPostgres(Path(place).resolve() / "postgres" / "18")
-        server.ensure(pin=True)
-        server.ensure_database(NAME)
-        os.environ |= {"PG_CONNECTION_URI": server.url(NAME), "BENCHMARK_FOLDER": place, "TIMESTEP_APP_NAME": NAME}
-        try:
-            yield Bench(server)
-        finally:
-            server.release()
-            server.stop()
-
-
-def quantiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"p50": round(statistics.median(ordered), 1), "p99": round(ordered[int(len(ordered) * 0.99)], 1)}
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
