@@ -6,9 +6,9 @@ Times are aware UTC datetimes. Money is integer micro-USD. Tokens are integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
@@ -204,11 +204,20 @@ USAGE_KEYS: tuple[UsageKey, ...] = ("model", "agent", "run", "session", "day")
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriceData:
+    """Which data a cost is from: their name and version, or `local`, and the day on which they were checked."""
+
+    source: str
+    priced_at: date | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsageTotal:
     """Tokens and cost of the model calls that have one model, agent, run, session or day in common.
 
     `key` is its name or id, a day as `2026-11-25` in UTC, or None for calls without one. `requests` counts retries too.
     `cost_micro_usd` is that of the calls with a price, None when none has one; `unpriced_calls` counts the others.
+    `prices` are the price data of the cost, as far as they are recorded.
     """
 
     key: str | None
@@ -221,6 +230,7 @@ class UsageTotal:
     reasoning_tokens: int
     cost_micro_usd: int | None
     unpriced_calls: int
+    prices: Sequence[PriceData] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
