@@ -32,6 +32,14 @@ class ModelServer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """What the model calls of all executors together may use in any 60 seconds; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenUsage:
     """Tokens of one or more model calls."""
 
@@ -146,7 +154,7 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run as stored."""
+    """One run as stored. `waits_for` is the rate limit that a model call of a running run waits for now."""
 
     run_id: str
     agent: str
@@ -163,6 +171,8 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waits_for: str | None = None
+    waits_since: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
