@@ -1,4 +1,4 @@
-"""The rows of rate limits: what they let through, at any order and number of callers. Time passes by moving the rows."""
+"""The rows of rate limits: what they let through, whoever comes. Time passes by moving the rows."""
 
 from __future__ import annotations
 

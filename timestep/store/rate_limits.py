@@ -1,8 +1,8 @@
 """Rate limits that all executors share: `rate_limits`, one row a limit, on the clock of Postgres alone.
 
-A row says when what was taken of its limit is made up for at the steady rate. A tenth of a limit may be taken at once, and
-the steady rate is what is left of it: so no 60 seconds hold more than the limit, and at least nine tenths of it can be
-used. A call of more tokens than that tenth waits until nothing is owed, and is made up for afterwards.
+A row says when what was taken of its limit is made up for at the steady rate. A tenth of a limit may be taken at
+once, and the steady rate is what is left of it: so no 60 seconds hold more than the limit, and at least nine tenths of
+it can be used. A call of more tokens than that tenth waits until nothing is owed, and is made up for afterwards.
 """
 
 from __future__ import annotations
@@ -164,4 +164,4 @@ def pause(connection: sa.Connection, key: str, *, seconds: float) -> None:
 @one_statement
 def list_pauses(connection: sa.Connection) -> dict[str, float]:
     """Return the limits that are paused, and for how many seconds more."""
-    return {key: seconds for key, seconds in connection.execute(_PAUSES)}
+    return {row[0]: row[1] for row in connection.execute(_PAUSES)}

@@ -102,7 +102,8 @@ with closed as (
   update timestep.runs as r set
     status = :status, reason = :reason, closed_segment = :segment, segment = :next_segment,
     attempt = case when :next_segment > :segment then 0 else r.attempt end, output = :output, error = :error,
-    last_agent = :last_agent, deadline_at = null, waits_for = null, waits_since = null, finished_at = case when :is_finished then now() end,
+    last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
+    waits_for = null, waits_since = null,
     executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
     session_items_stored = case when :is_repeated then r.session_items_stored + :items_stored else 0 end,
     {", ".join(f"{name} = r.{name} + {_SUM.format(name)}" for name in _COUNTERS)}

@@ -83,8 +83,8 @@ def sum_usage(connection: sa.Connection, *, by: UsageKey, since: datetime | None
     if since is not None:
         query = query.where(usage.c.created_at >= since)
     query = query.order_by(key) if by == "day" else query.order_by(cost.desc().nulls_last(), tokens.desc(), key)
-    found = connection.execute(query).mappings()
-    return [UsageTotal(**(dict(row) | {"prices": _prices(row["prices"])})) for row in found]
+    rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
+    return [UsageTotal(prices=_prices(row.pop("prices")), **row) for row in rows]
 
 
 _PRICES = sa.func.json_agg(sa.distinct(sa.func.jsonb_build_array(usage.c.price_source, usage.c.priced_at))).filter(
