@@ -258,7 +258,7 @@ class _Call:
                     response = await self._ask(attempts, timeout=settings.timeout)
             except Exception as error:
                 attempts.was_seen = bool(seen)
-                await limits.heed(error, attempt=number, stream=is_streamed)
+                paused = await limits.heed(error, attempt=number, stream=is_streamed)
                 seconds = await seconds_to_retry(
                     error,
                     attempt=number,
@@ -278,7 +278,7 @@ class _Call:
                 await limits.settle(response.usage)
                 response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry)
                 return _Answer(response=response, retry=attempts.retry, asked=attempts.model, model=attempts.name)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(max(0.0, seconds - paused))
             attempts.retry += 1
         raise AssertionError("unreachable")
 

@@ -131,14 +131,18 @@ class CallLimits:
         seconds = {key: value for key, value in owed.items() if value is not None}
         await engine().database.run_until_done(settle_tokens, seconds)
 
-    async def heed(self, error: Exception, *, attempt: int, stream: bool) -> None:
-        """Pause the model, or what its narrowest limit holds for, for as long as a 429 says, a day at most."""
+    async def heed(self, error: Exception, *, attempt: int, stream: bool) -> float:
+        """Pause the model, or what its narrowest limit holds for, as long as a 429 says; return for how many seconds.
+
+        The next attempt waits for that as all others do. A pause lasts a day at most; without one it is 0.
+        """
         seconds = seconds_refused(error, attempt=attempt, model=self._model, stream=stream)
         if seconds is None or not is_engine_launched():
-            return
+            return 0.0
         seconds = min(seconds, LONGEST_PAUSE_SECONDS)
         await engine().database.run_until_done(pause, self._pause_key, seconds=seconds)
         note_pauses({self._pause_key: seconds})
+        return seconds
 
     def _tell(self, verdict: Verdict, told: StepEvents, *, retry: int) -> None:
         seconds = round(verdict.seconds, 3)
