@@ -18,7 +18,7 @@ from turns import Turns
 
 from timestep import FallbackModel, run_agent_workflow, set_default_model_provider
 from timestep.client import Client
-from timestep.durable import rate_limits
+from timestep.durable import in_flight, rate_limits
 from timestep.durable.engine import engine as launched_engine
 from timestep.events import stream_run
 
@@ -138,7 +138,7 @@ async def test_a_call_waits_inside_its_step_and_shows_it(engine: Any, new_id: st
     agent = Agent(
         name="worker", model=Named(function_call("work", {}, call_id="c1"), "done", model="once"), tools=[work]
     )
-    running = asyncio.ensure_future(run_agent_workflow(agent, "Go", workflow_id=new_id, stream=False))
+    running = asyncio.ensure_future(run_agent_workflow(agent, "Go", workflow_id=new_id))
     await asyncio.to_thread(until, lambda: waits(engine, new_id) == "once", "it waits")
     async with Client() as client:
         run = await client.get_run(new_id)
@@ -223,6 +223,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_takes_nothing(
         with pytest.raises(Exception, match="cancelled"):
             await running
         assert (await client.get_run(new_id)).waits_for is None
+    await asyncio.to_thread(until, lambda: new_id not in in_flight.workflows_in_flight(), "its step is interrupted")
     assert model.count == 1
     assert engine.value(OWED.format("requests_free_at"), "twice") <= owed
     lift(engine, "twice")
@@ -285,7 +286,7 @@ async def test_executors_hear_of_a_pause_without_a_statement_a_call(
 
     query = "insert into timestep.rate_limits (key, paused_until) values (%s, now() + interval '1 hour')"
     engine.query(query, key)  # as another executor writes it
-    await asyncio.to_thread(until, lambda: key in rate_limits._paused, "the chores have looked")
+    await asyncio.to_thread(until, lambda: key in rate_limits.paused_keys(), "the chores have looked")
     running = asyncio.ensure_future(run_agent_workflow(agent, "Go", workflow_id=new_id))
     await asyncio.to_thread(until, lambda: waits(engine, new_id) == key, "it waits")
     lift(engine, key)

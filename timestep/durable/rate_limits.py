@@ -103,7 +103,7 @@ class CallLimits:
         Raises:
             ExecutorFencedError: this executor was taken over while the call waited.
         """
-        if not self._limits and _paused.get(self._pause_key, 0.0) <= time.monotonic():
+        if not self._limits and self._pause_key not in paused_keys():
             return
         line = _line_of(tuple(self._limits) or (self._pause_key,))
         is_behind = line.length > 0
@@ -176,6 +176,12 @@ def note_pauses(seconds: Mapping[str, float]) -> None:
     now = time.monotonic()
     known = {key: until for key, until in _paused.items() if until > now}
     _paused = known | {key: now + more for key, more in seconds.items()}
+
+
+def paused_keys() -> list[str]:
+    """Return what is paused, as far as this process knows."""
+    now = time.monotonic()
+    return [key for key, until in _paused.items() if until > now]
 
 
 class _Line:
