@@ -110,7 +110,7 @@ def test_a_run_that_waits_for_a_rate_limit_says_so(stored: Shop) -> None:
         finally:
             connection.execute("delete from timestep.runs where id = 'slowed'")
     assert "  running (waiting for rate limit)  " in listed
-    assert "waiting for rate limit gpt-4.1, began 1" in shown
+    assert "waiting for rate limit gpt-4.1, began " in shown
     assert (loaded["waits_for"], loaded["waits_since"] is None) == ("gpt-4.1", False)
 
 
