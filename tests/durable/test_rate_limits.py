@@ -20,6 +20,7 @@ from timestep import FallbackModel, run_agent_workflow, set_default_model_provid
 from timestep.client import Client
 from timestep.durable import in_flight, rate_limits
 from timestep.durable.engine import engine as launched_engine
+from timestep.durable.gate import gate
 from timestep.events import stream_run
 
 LIMITS = {
@@ -176,6 +177,7 @@ async def test_a_crowd_that_waits_holds_up_nobody(engine: Any, new_id: str, unti
     database = launched_engine().database
     free = Agent(name="free", model=Named("done"))
     assert (await run_agent_workflow(free, "Go", workflow_id=f"{new_id}-free")).output == "done"
+    await asyncio.to_thread(until, lambda: gate.inside == 0, "a drain would wait for none of them")
     # The first of the line looks again and again in this test; all others hold nothing at all.
     assert database.engine.pool.checkedout() + database.autocommit_engine.pool.checkedout() <= 1  # type: ignore[attr-defined]
 
@@ -265,6 +267,14 @@ async def test_a_429_holds_up_the_model_at_its_host_for_all(
     lift(engine, key)
     assert [(await each).output for each in (first, second)] == ["done", "done"]
     assert engine.value("select requests from timestep.usage where run_id = %s", f"{new_id}-1") == 2
+
+
+async def test_a_429_of_a_model_without_name_and_host_slows_nobody_else(engine: Any, new_id: str) -> None:
+    model = Refusing("done")
+    model.headers = {"retry-after-ms": "10"}
+    await run_agent_workflow(Agent(name="worker", model=model), "Go", workflow_id=new_id)
+    assert engine.query("select key from timestep.rate_limits") == []
+    assert engine.value("select requests from timestep.usage where run_id = %s", new_id) == 2
 
 
 async def test_executors_hear_of_a_pause_without_a_statement_a_call(

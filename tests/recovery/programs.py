@@ -19,9 +19,6 @@ from agents import Agent, OpenAIChatCompletionsModel
 from dbos import DBOS
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-import timestep.durable.start
-import timestep.runs
-import timestep.runtime  # noqa: F401 - imported before the fork
 from timestep import (
     ApprovalAlreadyDecided,
     Client,
@@ -35,6 +32,7 @@ from timestep import (
 )
 from timestep.durable import rate_limits
 from timestep.durable.scope import Scope
+from timestep.runtime import drain
 
 GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
 
@@ -128,6 +126,7 @@ async def caller(*, runs: Sequence[str], url: str) -> None:
             named.unlink()
             calls.append(asyncio.ensure_future(run_agent_workflow("caller", run, workflow_id=run)))
         await asyncio.sleep(side_log.POLL_SECONDS)
+    side_log.write("drained", "", is_done=await asyncio.to_thread(drain))
     await cleanup_dbos()
 
 

@@ -64,6 +64,24 @@ def test_a_run_whose_process_dies_while_it_waits_waits_elsewhere(drill: Drill, s
     assert first.pid not in drill.warm.codes
 
 
+def test_a_process_that_stops_hands_over_what_waits(drill: Drill, stamping: StampingServer) -> None:
+    first = start(drill, stamping, "one", "two", per_minute=1)
+    wait_until(lambda: len(stamping.stamps) == 1, "one of them was asked")
+    waiting = ({"one", "two"} - {stamping.stamps[0][1]}).pop()
+    wait_waiting(drill, waiting)
+    (drill.folder / "end").touch()
+    first.end()
+    (drill.folder / "end").unlink()
+    assert [line["is_done"] for line in drill.lines() if line["what"] == "drained"] == [True]
+    assert len(stamping.stamps) == 1
+
+    start(drill, stamping, per_minute=1)
+    wait_until(lambda: drill.rows("select 1 from timestep.runs where attempt = 2"), "it goes on in another one")
+    drill.execute(LIFT)
+    drill.wait_status(waiting, "succeeded")
+    assert len(stamping.stamps) == 2
+
+
 def test_a_429_in_one_process_slows_the_others(drill: Drill, stamping: StampingServer) -> None:
     """No limit is configured; the second process was launched before and hears of it while it has nothing to do."""
     stamping.refusals["one"] = 3600

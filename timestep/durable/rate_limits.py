@@ -5,6 +5,8 @@ that is configured for its model, its provider's prefix or its host: all or none
 refused sleeps, without a thread or a connection, in the order in which the calls of its process came, and asks again.
 After the answer the tokens that it used in fact are settled.
 
+A call that waits is outside the gate: a drain does not wait for it, and it passes the gate again before it is made.
+
 A 429 with `Retry-After` pauses the limit for all; without a configured limit it pauses the model at its host. Of such a
 pause executors hear once a second, with their chores, so that calls without a limit cost no statement; with a limit the
 statement itself says so.
@@ -30,7 +32,7 @@ from timestep.durable.events import StepEvents
 from timestep.durable.gate import gate
 from timestep.durable.model_retry import seconds_refused
 from timestep.durable.scope import Segment
-from timestep.errors import ExecutorFencedError
+from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
 
@@ -47,8 +49,6 @@ LONGEST_SLEEP_SECONDS = 10.0
 
 LONGEST_PAUSE_SECONDS = 86_400.0
 SHORTEST_SLEEP_SECONDS = 0.001
-
-OPENAI = "openai/"
 
 
 class CallLimits:
@@ -106,18 +106,18 @@ class CallLimits:
         if not self._limits and self._pause_key not in paused_keys():
             return
         line = _line_of(tuple(self._limits) or (self._pause_key,))
-        is_behind = line.length > 0
-        verdict = await self._ask(others=self._segment.waiting_calls, may_take=not is_behind)
+        verdict = await self._ask(others=self._segment.waiting_calls, may_take=line.length == 0)
         if verdict.is_taken:
             return
         self._tell(verdict, told, retry=retry)
-        with line.joined(self._segment):
+        with line.joined(self._segment), gate.outside():
+            seconds = 0.0 if line.lock.locked() else verdict.seconds  # what others take meanwhile is not in it
             async with line.lock:
-                if is_behind:
-                    verdict = await self._ask(others=self._segment.waiting_calls - 1)
                 while not verdict.is_taken:
-                    await asyncio.sleep(min(max(verdict.seconds, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS))
+                    await asyncio.sleep(min(max(seconds, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS))
+                    await gate.pass_through()
                     verdict = await self._ask(others=self._segment.waiting_calls - 1)
+                    seconds = verdict.seconds
 
     async def settle(self, usage: Usage) -> None:
         """Take the tokens that an answer needed beyond the estimate, or give back what it did not need.
@@ -134,10 +134,11 @@ class CallLimits:
     async def heed(self, error: Exception, *, attempt: int, stream: bool) -> float:
         """Pause the model, or what its narrowest limit holds for, as long as a 429 says; return for how many seconds.
 
-        The next attempt waits for that as all others do. A pause lasts a day at most; without one it is 0.
+        The next attempt waits for that as all others do. A pause lasts a day at most; it is 0 when the 429 does not
+        say, or when neither a limit nor name or host of the model tells whose calls wait.
         """
         seconds = seconds_refused(error, attempt=attempt, model=self._model, stream=stream)
-        if seconds is None or not is_engine_launched():
+        if seconds is None or not self._pause_key or not is_engine_launched():
             return 0.0
         seconds = min(seconds, LONGEST_PAUSE_SECONDS)
         await engine().database.run_until_done(pause, self._pause_key, seconds=seconds)
@@ -154,8 +155,6 @@ class CallLimits:
 
     async def _ask(self, *, others: int, may_take: bool = True) -> Verdict:
         """Take, or hear how long to wait; `others` are calls of the same run that wait."""
-        if gate.is_fenced:
-            raise ExecutorFencedError
         shares = [Share.of(key, limit, tokens=self._tokens) for key, limit in self._limits.items()]
         return await engine().database.run_until_done(
             take,
@@ -213,13 +212,13 @@ def _line_of(keys: tuple[str, ...]) -> _Line:
 def _holds(key: str, name: str | None, url: SplitResult, *, is_named: bool) -> bool:
     """Whether a configured limit holds for a model: by its name, its provider's prefix, or the host that is called."""
     if key.endswith("/"):
-        full = f"{OPENAI}{name}" if is_named and "/" not in (name or "") else name
+        full = f"{OPENAI}/{name}" if is_named and "/" not in (name or "") else name
         return full is not None and full.startswith(key)
     return _is_name(key, name) or key.lower() in (url.hostname, _address(url))
 
 
 def _is_name(key: str, name: str | None) -> bool:
-    return name is not None and key.removeprefix(OPENAI) == name.removeprefix(OPENAI)
+    return name is not None and key.removeprefix(f"{OPENAI}/") == name.removeprefix(f"{OPENAI}/")
 
 
 def _breadth(key: str, name: str | None) -> int:
