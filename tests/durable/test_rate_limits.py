@@ -190,8 +190,11 @@ async def test_a_crowd_that_waits_holds_up_nobody(engine: Any, new_id: str, unti
     assert engine.value(waiting) == 0
 
 
-async def test_they_go_on_in_the_order_in_which_they_came(engine: Any, new_id: str, until: Callable[..., Any]) -> None:
+async def test_they_go_on_in_the_order_in_which_they_came(
+    engine: Any, new_id: str, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
+    monkeypatch.setattr(rate_limits, "LONGEST_SLEEP_SECONDS", 2.0)
 
     class Noting(Named):
         async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -202,9 +205,15 @@ async def test_they_go_on_in_the_order_in_which_they_came(engine: Any, new_id: s
     runs = []
     for number in range(5):
         run_id = f"{new_id}-{number}"
+        if number == 4:
+            lift(engine, "once")  # those before it sleep, and it does not pass them
         runs.append(asyncio.ensure_future(run_agent_workflow(agent, str(number), workflow_id=run_id)))
-        is_there = (lambda: asked) if number == 0 else (lambda run_id=run_id: waits(engine, run_id))
-        await asyncio.to_thread(until, is_there, f"{number} was asked, or waits")
+
+        def is_known(run_id: str = run_id, number: int = number) -> bool:
+            return str(number) in asked or waits(engine, run_id) is not None
+
+        await asyncio.to_thread(until, is_known, f"{number} was asked, or waits")
+    monkeypatch.setattr(rate_limits, "LONGEST_SLEEP_SECONDS", 0.05)
     while any(not run.done() for run in runs):
         lift(engine, "once")
         await asyncio.sleep(0.02)
