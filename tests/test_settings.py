@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from timestep import settings as settings_module
 from timestep.errors import SettingsError
-from timestep.records import SettingValue
+from timestep.records import RateLimit, SettingValue
 from timestep.settings import (
     Settings,
     current_settings,
@@ -85,6 +85,22 @@ def test_without_any_source_the_defaults_hold(resolve: Resolve) -> None:
         ("run_migrations", "TIMESTEP_RUN_MIGRATIONS", (("yes", "off", "TRUE"), (True, False, True))),
         ("takeover_seconds", "TIMESTEP_TAKEOVER_SECONDS", (("3", "2.5", "0.1"), (3.0, 2.5, 0.1))),
         ("log_level", "TIMESTEP_LOG_LEVEL", (("debug", "info", "error"), ("DEBUG", "INFO", "ERROR"))),
+        (
+            "rate_limits",
+            "TIMESTEP_RATE_LIMITS",
+            (
+                (
+                    '{"m": {"requests_per_minute": 3}}',
+                    '{"m": {"tokens_per_minute": 2}}',
+                    '{"x/": {"tokens_per_minute": 1}}',
+                ),
+                (
+                    {"m": RateLimit(requests_per_minute=3)},
+                    {"m": RateLimit(tokens_per_minute=2)},
+                    {"x/": RateLimit(tokens_per_minute=1)},
+                ),
+            ),
+        ),
     ],
 )
 def test_argument_beats_environment_beats_file(
@@ -245,6 +261,15 @@ def test_what_is_no_postgres_database_is_refused_with_an_example(resolve: Resolv
         ("TIMESTEP_LOG_LEVEL", "LOUD"),
         ("TIMESTEP_PROBE_LOCAL", "perhaps"),
         ("TIMESTEP_EXECUTOR_ID", "a\tb"),
+        ("TIMESTEP_RATE_LIMITS", "{"),
+        ("TIMESTEP_RATE_LIMITS", "[60]"),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": 60}'),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": {}}'),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": {"requests": 60}}'),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": {"requests_per_minute": 0}}'),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": {"requests_per_minute": true}}'),
+        ("TIMESTEP_RATE_LIMITS", '{"gpt-4.1": {"tokens_per_minute": 1.5}}'),
+        ("TIMESTEP_RATE_LIMITS", '{"a|b": {"tokens_per_minute": 5}}'),
     ],
 )
 def test_a_malformed_value_is_refused_with_variable_value_and_what_to_write(
@@ -257,6 +282,22 @@ def test_a_malformed_value_is_refused_with_variable_value_and_what_to_write(
     assert caught.value.hint.startswith(f"Write {variable} as ")
     refused = [one for one in describe(tmp_path, {variable: value}).values() if one.problem]
     assert [(one.value, one.problem, one.hint) for one in refused] == [("", str(caught.value), caught.value.hint)]
+
+
+def test_rate_limits_of_a_file_are_shown_and_refused_by_their_key(resolve: Resolve, tmp_path: Path) -> None:
+    limits = "gpt-4.1: {requests_per_minute: 500, tokens_per_minute: 30000}, ollama/: {requests_per_minute: 60}"
+    write_config(tmp_path, f"timestep: {{rate_limits: {{{limits}}}}}")
+    assert describe(tmp_path, {})["TIMESTEP_RATE_LIMITS"].value == (
+        "gpt-4.1: 500 requests and 30,000 tokens a minute, ollama/: 60 requests a minute"
+    )
+    for key, says in (
+        ("https://api.openai.com/v1", "hosts, of which 'https://api.openai.com/v1' is none"),
+        ("m", "'m'"),
+    ):
+        write_config(tmp_path, f"timestep: {{rate_limits: {{'{key}': {{requests_per_day: 1}}}}}}")
+        with pytest.raises(SettingsError, match=r"timestep\.rate_limits is") as caught:
+            resolve()
+        assert says in caught.value.hint
 
 
 def test_a_boolean_is_no_number(resolve: Resolve) -> None:

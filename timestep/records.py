@@ -6,9 +6,9 @@ Times are aware UTC datetimes. Money is integer micro-USD. Tokens are integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
@@ -29,6 +29,14 @@ class ModelServer:
     api_key_env: str | None = None
     use_responses: bool = False
     kind: Literal["openai", "ollama"] = "openai"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """What the model calls of all executors together may use in any 60 seconds; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +154,7 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run as stored."""
+    """One run as stored. `waits_for` is the rate limit that a model call of a running run waits for now."""
 
     run_id: str
     agent: str
@@ -163,6 +171,8 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waits_for: str | None = None
+    waits_since: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +214,20 @@ USAGE_KEYS: tuple[UsageKey, ...] = ("model", "agent", "run", "session", "day")
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriceData:
+    """Which data a cost is from: their name and version, or `local`, and the day on which they were checked."""
+
+    source: str
+    priced_at: date | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsageTotal:
     """Tokens and cost of the model calls that have one model, agent, run, session or day in common.
 
     `key` is its name or id, a day as `2026-11-25` in UTC, or None for calls without one. `requests` counts retries too.
     `cost_micro_usd` is that of the calls with a price, None when none has one; `unpriced_calls` counts the others.
+    `prices` are the price data of the cost, as far as they are recorded.
     """
 
     key: str | None
@@ -221,6 +240,7 @@ class UsageTotal:
     reasoning_tokens: int
     cost_micro_usd: int | None
     unpriced_calls: int
+    prices: Sequence[PriceData] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,23 @@ def test_show_says_what_a_run_waits_for(stored: Shop) -> None:
     assert failed.count("error ValueError: the model is out of order") == 1
 
 
+def test_a_run_that_waits_for_a_rate_limit_says_so(stored: Shop) -> None:
+    with stored.server.connect("shop", autocommit=True) as connection:
+        connection.execute(
+            "insert into timestep.runs (id, agent, status, input, input_digest, options, waits_for, waits_since) "
+            "values ('slowed', 'support', 'running', '\"hi\"', 'd', '{}', 'gpt-4.1', now() - interval '12 s')"
+        )
+        try:
+            listed = stored.call("runs", "list", "--id", "slowed").stdout
+            shown = stored.call("runs", "show", "slowed").stdout
+            loaded = json.loads(stored.call("runs", "show", "slowed", "--json").stdout)["run"]
+        finally:
+            connection.execute("delete from timestep.runs where id = 'slowed'")
+    assert "  running (waiting for rate limit)  " in listed
+    assert "waiting for rate limit gpt-4.1, began " in shown
+    assert (loaded["waits_for"], loaded["waits_since"] is None) == ("gpt-4.1", False)
+
+
 def test_show_as_json_has_the_run_its_approvals_and_the_tree(stored: Shop) -> None:
     loaded = json.loads(stored.call("runs", "show", "waiting", "--json").stdout)
     assert loaded["run"]["status"] == "interrupted"

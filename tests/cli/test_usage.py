@@ -14,8 +14,8 @@ from timestep.records import UsageTotal
 INSERT = """
 insert into timestep.usage
   (run_id, step, segment, agent, model, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-   cost_micro_usd, created_at)
-values (%s, 'model_turn:1:desk', 1, 'desk', %s, 1, 1000, 0, 10, 0, %s, %s)
+   cost_micro_usd, created_at, price_source, priced_at)
+values (%s, 'model_turn:1:desk', 1, 'desk', %s, 1, 1000, 0, 10, 0, %s, %s, %s, '2026-10-01')
 """
 
 
@@ -32,7 +32,8 @@ def stored(shop_of_module: Shop) -> Shop:
             ("r4", "mine", None, 3),
             ("r5", "mine", None, 20),
         ):
-            connection.execute(INSERT, (run, model, cost, now - timedelta(days=days)))
+            source = None if cost is None else f"genai-prices {run}"
+            connection.execute(INSERT, (run, model, cost, now - timedelta(days=days), source))
     return shop_of_module
 
 
@@ -57,6 +58,8 @@ def test_json_has_the_fields_of_the_record_and_null_for_an_unknown_cost(stored: 
     assert list(loaded["groups"][0]) == [field.name for field in fields(UsageTotal)]
     assert [group["cost_micro_usd"] for group in loaded["groups"]] == [1_234_600, None]
     assert (loaded["total"]["cost_micro_usd"], loaded["total"]["unpriced_calls"]) == (1_234_600, 2)
+    priced = [{"source": f"genai-prices {run}", "priced_at": "2026-10-01"} for run in ("r1", "r2")]
+    assert [group["prices"] for group in [*loaded["groups"], loaded["total"]]] == [priced, [], priced]
 
 
 def test_of_no_calls_nothing_is_printed(stored: Shop) -> None:

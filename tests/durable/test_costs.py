@@ -64,8 +64,11 @@ async def test_a_replay_has_the_recorded_cost_and_asks_for_no_price(
     monkeypatch.setattr(model_turn, "price_of", refuse)
     copy, result = await engine.replay(new_id)
     assert result.output == "done"
-    costs = engine.query("select cost_micro_usd from timestep.usage where run_id = %s", copy)
-    assert [row["cost_micro_usd"] for row in costs] == [CALL, CALL]
+    rows = engine.query(
+        "select cost_micro_usd, price_source, priced_at::text from timestep.usage where run_id = %s", copy
+    )
+    same = {name: recorded[name] for name in ("cost_micro_usd", "price_source", "priced_at")}
+    assert rows == [same, same]
 
 
 async def test_a_model_on_this_machine_costs_nothing_and_keeps_any_limit(engine: Any, new_id: str) -> None:

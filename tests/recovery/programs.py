@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,10 @@ import scenario
 import side_log
 import stops
 import till
-from agents import Agent
+from agents import Agent, OpenAIChatCompletionsModel
 from dbos import DBOS
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-import timestep.durable.start
-import timestep.runs
-import timestep.runtime  # noqa: F401 - imported before the fork
 from timestep import (
     ApprovalAlreadyDecided,
     Client,
@@ -31,7 +30,9 @@ from timestep import (
     register_agents,
     run_agent_workflow,
 )
+from timestep.durable import rate_limits
 from timestep.durable.scope import Scope
+from timestep.runtime import drain
 
 GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
 
@@ -104,6 +105,28 @@ async def speaker(*, queued: Sequence[str] = ()) -> None:
         queue_agent_workflow("herald", "Go", stream=True, workflow_id=run)
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def caller(*, runs: Sequence[str], url: str) -> None:
+    """Ask a model over HTTP, a call a run, what the run's id says; then what a file names, and execute until killed."""
+    rate_limits.LONGEST_SLEEP_SECONDS = 0.1  # what a test lifts is seen soon
+    client = AsyncOpenAI(base_url=url, api_key="none", http_client=DefaultAsyncHttpxClient(verify=False))
+    register_agents(Agent(name="caller", model=OpenAIChatCompletionsModel("stamped", client)))
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
+    calls = [asyncio.ensure_future(run_agent_workflow("caller", run, workflow_id=run)) for run in runs]
+    named, is_paused = side_log.folder() / f"call_{os.getpid()}", False
+    while not (side_log.folder() / "end").exists():
+        if rate_limits.paused_keys() and not is_paused:
+            is_paused = True
+            side_log.write("paused", "")
+        if named.exists():
+            run = named.read_text()
+            named.unlink()
+            calls.append(asyncio.ensure_future(run_agent_workflow("caller", run, workflow_id=run)))
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    side_log.write("drained", "", is_done=await asyncio.to_thread(drain))
     await cleanup_dbos()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from timestep.client import Client
 from timestep.errors import InvalidInputError
-from timestep.records import UsageKey
+from timestep.records import PriceData, UsageKey
 from timestep.store.connection import Database
-from timestep.store.usage import ModelCallUsage, insert_usage, sum_usage
+from timestep.store.usage import ModelCallUsage, insert_usage, list_usage, sum_usage
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -68,6 +68,26 @@ def test_one_model_of_two_providers_is_two(stored: Database) -> None:
     stored.run_sync(insert_usage, [call("c", 1, cost=1, provider="Azure")])
     found = stored.run_sync(sum_usage, by="model")
     assert [each.provider for each in found if each.key == "gpt-4.1"] == ["OpenAI", "Azure"]
+
+
+def test_the_price_data_of_a_group_are_told_once_each(stored: Database) -> None:
+    day = date(2026, 10, 1)
+    priced = [("genai-prices 1", day), ("genai-prices 1", day), ("genai-prices 2", day), ("local", None), (None, None)]
+    calls = [
+        call("p", turn, cost=1, agent="priced", price_source=source, priced_at=at)
+        for turn, (source, at) in enumerate(priced, 1)
+    ]
+    stored.run_sync(insert_usage, calls)
+    assert stored.run_sync(list_usage, "p") == calls
+
+    found = {each.key: each.prices for each in stored.run_sync(sum_usage, by="agent")}
+
+    assert found["priced"] == [
+        PriceData(source="genai-prices 1", priced_at=day),
+        PriceData(source="genai-prices 2", priced_at=day),
+        PriceData(source="local", priced_at=None),
+    ]
+    assert found["desk"] == []
 
 
 def test_what_finished_before_is_left_out(stored: Database) -> None:

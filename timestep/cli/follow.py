@@ -37,6 +37,10 @@ class AnswerPrinter:
         elif kind == "turn_finished":
             self.end()
             note(turn_line(event))
+        elif kind == "waiting_for_rate_limit":
+            self.end()
+            seconds = f"{event['seconds']:.1f} s or more"
+            note(f"turn {event['turn']}  waiting for rate limit {clean(event['limit'])}, {seconds}")
         elif kind == "step":
             note(step_line(event))
         elif kind == "restarted" and is_top and self.has_answer and kind_of_step(event["step"]) == "model_turn":

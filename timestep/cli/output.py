@@ -13,7 +13,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
@@ -149,6 +149,8 @@ def _jsonable(value: object) -> object:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return _iso(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, set | frozenset):

@@ -13,6 +13,7 @@ import click
 from timestep.cli.decide import answer, raise_limits, settle
 from timestep.cli.output import (
     TimeStyle,
+    clean,
     coloured,
     emit,
     emit_json,
@@ -97,7 +98,7 @@ def list_command(
             [
                 run.run_id,
                 run.agent,
-                f"{run.status} ({run.reason})" if run.status == "interrupted" else run.status,
+                _status(run),
                 format_time(run.created_at, time_style),
                 _seconds(run.started_at, run.finished_at),
                 _tokens(run.usage.input_tokens + run.usage.output_tokens),
@@ -137,6 +138,8 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
         emit_json({"run": run, "approvals": asked, "segments": [node.to_json() for node in trace]})
         return
     _emit_header(run, trace, time_style)
+    if run.waits_for is not None:
+        emit(f"waiting for rate limit {clean(run.waits_for)}, began {format_time(run.waits_since, time_style)}")
     for line in waiting_lines(run, asked):
         emit(line)
     if run.status == "queued" and not executors:
@@ -328,6 +331,12 @@ def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
     ):
         if value is not None:
             emit(f"{name:<8}{_excerpt(value)}")
+
+
+def _status(run: Run) -> str:
+    if run.waits_for is not None:
+        return f"{run.status} (waiting for rate limit)"
+    return f"{run.status} ({run.reason})" if run.status == "interrupted" else run.status
 
 
 def _rows(node: Node, run: Run, time_style: TimeStyle, *, depth: int) -> list[list[object]]:

@@ -53,7 +53,8 @@ def command(by: UsageKey, since: datetime, as_json: bool) -> None:
     """Sum up the tokens and the cost of model calls that finished since a time.
 
     Cost is in US dollars, at the standard price on the day of the call. A call whose price is not known is counted
-    apart. The calls of a segment that is still running are not there yet.
+    apart. The calls of a segment that is still running are not there yet. --json also says in `prices` which price
+    data the cost is from, and on which day these were checked.
 
     \b
     Example:
@@ -85,7 +86,13 @@ def total_of(found: Sequence[UsageTotal]) -> UsageTotal:
     """Return the sum of all."""
     costs = [each.cost_micro_usd for each in found if each.cost_micro_usd is not None]
     sums: dict[str, Any] = {name: sum(getattr(each, name) for each in found) for name in _SUMMED}
-    return UsageTotal(key=None, cost_micro_usd=sum(costs) if costs else None, **sums)
+    prices = {(price.source, str(price.priced_at)): price for each in found for price in each.prices}
+    return UsageTotal(
+        key=None,
+        cost_micro_usd=sum(costs) if costs else None,
+        prices=[prices[key] for key in sorted(prices)],
+        **sums,
+    )
 
 
 def _row(each: UsageTotal, key: str, has_provider: bool) -> list[object]:

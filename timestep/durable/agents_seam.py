@@ -45,6 +45,7 @@ get_output_schema = sdk_run_loop.get_output_schema
 get_response_with_retry = sdk_model_retry.get_response_with_retry
 stream_response_with_retry = sdk_model_retry.stream_response_with_retry
 evaluate_retry = sdk_model_retry._evaluate_retry
+facts_of_error = sdk_model_retry._normalize_retry_error
 add_failed_attempts = sdk_model_retry.apply_retry_attempt_usage
 usage_of_response = sdk_run_loop._response_usage_to_usage
 invoke_function_tool = sdk_tool_execution._invoke_function_tool_with_metadata
@@ -430,6 +431,7 @@ _check(stream_response_with_retry, [
     "timeout", "failed_retry_attempts_out", "replay_unsafe_request",
 ])  # fmt: skip
 _check(add_failed_attempts, ["usage", "failed_attempts"])
+_check(facts_of_error, ["error", "provider_advice"])
 _check(evaluate_retry, [
     "error", "attempt", "max_retries", "retry_policy", "retry_backoff", "stream", "replay_unsafe_request",
     "emitted_retry_unsafe_event", "provider_advice", "previous_response_id", "conversation_id",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from agents import RunResult, RunResultStreaming
@@ -173,6 +173,8 @@ def _model_call(turn: dict[str, Any], segment: Segment) -> ModelCallUsage:
         reasoning_tokens=used.output_tokens_details.reasoning_tokens or 0,
         created_at=_time(envelope["started_at"] + envelope["seconds"]) or datetime.now(UTC),
         cost_micro_usd=envelope.get("cost_micro_usd"),
+        price_source=envelope.get("price_source"),
+        priced_at=date.fromisoformat(envelope["priced_at"]) if envelope.get("priced_at") else None,
     )
 
 

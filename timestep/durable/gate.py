@@ -34,6 +34,15 @@ class Gate:
             await asyncio.sleep(WAIT_SECONDS)
 
     @contextlib.contextmanager
+    def outside(self) -> Generator[None]:
+        """Not count as inside, in a step that waits: a drain goes on without it. Pass through before an effect."""
+        self.inside -= 1
+        try:
+            yield
+        finally:
+            self.inside += 1
+
+    @contextlib.contextmanager
     def held(self) -> Generator[None]:
         """Count as inside, so that a drain waits."""
         self.inside += 1

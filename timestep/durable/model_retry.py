@@ -106,6 +106,16 @@ async def seconds_to_retry(
     return max(decision.delay or 0.0, 0.0) if decision.retry else None
 
 
+TOO_MANY_REQUESTS = 429
+
+
+def seconds_refused(error: Exception, *, attempt: int, model: Model, stream: bool) -> float | None:
+    """Return for how long a provider that answered 429 wants no call, None when it does not say."""
+    advice = model.get_retry_advice(ModelRetryAdviceRequest(error=error, attempt=attempt, stream=stream))
+    facts = agents_seam.facts_of_error(error, advice)
+    return facts.retry_after or None if facts.status_code == TOO_MANY_REQUESTS else None
+
+
 def _merged(own: ModelRetrySettings | None) -> ModelRetrySettings:
     if own is None:
         return DEFAULT_RETRY

@@ -34,6 +34,7 @@ from timestep.durable import agents_seam
 from timestep.durable.events import StepEvents
 from timestep.durable.limits import check_limits
 from timestep.durable.model_retry import failure_of, seconds_to_retry
+from timestep.durable.rate_limits import CallLimits
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
@@ -117,10 +118,14 @@ class DurableModel(Model):
 
 @dataclasses.dataclass(kw_only=True)
 class _Attempts:
-    """The attempts at one model. `retry` counts those that failed, of any model of the call."""
+    """The attempts at one model. `retry` counts those that failed, of any model of the call.
+
+    `is_named`: the provider was found by the name.
+    """
 
     model: Model
     name: str | None
+    is_named: bool
     retry: int = 0
     was_seen: bool = False
 
@@ -205,14 +210,15 @@ class _Call:
         """Return the whole answer of the model, or of the first of its fallbacks that gives one."""
         inner = self.model.inner
         if not isinstance(inner, FallbackModel):
-            attempts = _Attempts(model=inner, name=_model_name(self.model))
+            attempts = _Attempts(model=inner, name=_model_name(self.model), is_named=_is_named(self.model))
             return await self._ask_one(attempts, forward, told)
         retry = 0
         for number in itertools.count():
             attempts = None
             try:
                 candidate = inner.candidate(number)
-                attempts = _Attempts(model=candidate.model, name=candidate.name, retry=retry)
+                is_named = isinstance(inner.models[number], str)
+                attempts = _Attempts(model=candidate.model, name=candidate.name, is_named=is_named, retry=retry)
                 answer = await self._ask_one(attempts, forward, told)
                 if number + 1 < len(inner.models) and not attempts.was_seen:
                     check_behaviour(answer.response, self.arguments)
@@ -229,12 +235,22 @@ class _Call:
     async def _ask_one(self, attempts: _Attempts, forward: asyncio.Queue[Any] | None, told: StepEvents) -> _Answer:
         """Return the whole answer of one model, with the number of attempts that failed before it, of any model.
 
-        Each streamed attempt writes its text under its own number, so that the last one replaces those before.
+        Each attempt first waits for the rate limits of the model; its time limit does not count that. Each streamed one
+        writes its text under its own number, so that the last one replaces those before.
         """
         settings = self.scope.settings or agents_seam.get_model_settings(self.model.agent, self.model.run_config)
         is_streamed = forward is not None or self.scope.segment.stream
+        limits = CallLimits.of(
+            attempts.model,
+            attempts.name,
+            is_named=attempts.is_named,
+            segment=self.scope.segment,
+            agent=self.model.agent.name,
+            arguments=self.arguments,
+        )
         for number in itertools.count(1):
             seen: list[str] = []
+            await limits.take(told, retry=attempts.retry)
             try:
                 if is_streamed:
                     response = await self._stream(attempts, forward, told, seen, timeout=settings.timeout)
@@ -242,6 +258,7 @@ class _Call:
                     response = await self._ask(attempts, timeout=settings.timeout)
             except Exception as error:
                 attempts.was_seen = bool(seen)
+                paused = await limits.heed(error, attempt=number, stream=is_streamed)
                 seconds = await seconds_to_retry(
                     error,
                     attempt=number,
@@ -258,9 +275,10 @@ class _Call:
                 log.info("%s: %s, the next attempt follows in %.1f s.", where, type(error).__name__, seconds)
             else:
                 attempts.was_seen = bool(seen)
+                await limits.settle(response.usage)
                 response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry)
                 return _Answer(response=response, retry=attempts.retry, asked=attempts.model, model=attempts.name)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(max(0.0, seconds - paused))
             attempts.retry += 1
         raise AssertionError("unreachable")
 
@@ -369,6 +387,11 @@ def _price(model: Model, named: str | None, usage: Usage, *, at: float) -> dict[
         return {}
     priced_at = price.priced_at.isoformat() if price.priced_at is not None else None
     return {"cost_micro_usd": price.cost_micro_usd, "price_source": price.source, "priced_at": priced_at}
+
+
+def _is_named(model: DurableModel) -> bool:
+    given = model.agent.model if model.run_config.model is None else model.run_config.model
+    return not isinstance(given, Model)
 
 
 def _model_name(model: DurableModel) -> str | None:

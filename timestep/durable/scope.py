@@ -53,6 +53,7 @@ class Segment:
 
     `attempt` counts the executions of this segment: 1 means that nothing of it was started before. A fork goes on
     from the copied journal of a failed segment. A foreign one is a workflow of the program's own, without a run.
+    `waiting_calls` are those of its model calls that wait for a rate limit now.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class Segment:
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
     known: dbos_seam.Known = field(default_factory=dbos_seam.Known)
+    waiting_calls: int = 0
 
 
 @dataclass(kw_only=True)

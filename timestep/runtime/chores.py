@@ -1,4 +1,4 @@
-"""What every executor does once a second for the runs of all: time limits, waiting agents, loose ends."""
+"""What every executor does once a second for the runs of all: time limits, waiting agents, pauses, loose ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dbos import DBOSClient, WorkflowStatus
 
 from timestep.approvals import expire_approvals
 from timestep.durable import dbos_seam, in_flight
+from timestep.durable.rate_limits import note_pauses
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.errors import RunFailedError, RunStateError
@@ -18,6 +19,7 @@ from timestep.records import RunStatus
 from timestep.runs import cancel_run, resume_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
+from timestep.store.rate_limits import list_pauses
 from timestep.store.runs import (
     mark_cancelled,
     mark_failed,
@@ -48,7 +50,12 @@ class Chores:
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
-        chores = [self._cancel_overdue, self._interrupt_cancelled, self._resume_waiting_for_agents]
+        chores = [
+            self._cancel_overdue,
+            self._interrupt_cancelled,
+            self._resume_waiting_for_agents,
+            self._look_at_pauses,
+        ]
         if self._is_time(EXPIRY_SECONDS):
             chores.append(self._expire_approvals)
         if self._is_time(LOOSE_ENDS_SECONDS):
@@ -83,6 +90,10 @@ class Chores:
         for workflow_id in self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting]):
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0])
+
+    def _look_at_pauses(self) -> None:
+        """Hear of the models whose provider wants no call for a while, so that calls without a limit need not ask."""
+        note_pauses(self._database.run_sync(list_pauses))
 
     def _recover_lost(self) -> None:
         self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)

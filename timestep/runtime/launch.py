@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
@@ -98,10 +98,12 @@ def configure_dbos(
     *,
     executor_id: str | None = None,
     application_version: str | None = None,
+    rate_limits: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Done:
     """Say what the engine of this process uses, before it is launched. Acts at once; may be awaited and repeated.
 
-    Without arguments the environment, `dbos-config.yaml` and the defaults hold; see `timestep doctor`.
+    Without arguments the environment, `dbos-config.yaml` and the defaults hold; see `timestep doctor`. `rate_limits`
+    has the form of the setting, such as `{"gpt-4.1": {"requests_per_minute": 500, "tokens_per_minute": 30_000}}`.
 
     Raises:
         SettingsError: a value is malformed, or two sources name different databases.
@@ -114,6 +116,7 @@ def configure_dbos(
             "database_url": system_database_url,
             "executor_id": executor_id,
             "application_version": application_version,
+            "rate_limits": rate_limits,
         }
         arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         set_current_settings(resolve_settings(dbos_url=dbos_seam.configured_database_url(), **arguments))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep.errors import SettingsError
-from timestep.records import ModelServer, OnExpiry, SettingValue
+from timestep.records import ModelServer, OnExpiry, RateLimit, SettingValue
 from timestep.settings import values
 from timestep.settings.local_server import EMBEDDED, Database, find_local_database
 from timestep.settings.project import (
@@ -89,6 +89,7 @@ class Settings:
     takeover_seconds: float = 5.0
     log_level: str = "WARNING"
     model_providers: Mapping[str, ModelServer] = field(default_factory=dict)
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
 
 
 def resolve_settings(
@@ -139,7 +140,7 @@ def describe_settings(
         except SettingsError as error:
             described.append(_problem(setting.variable, source, error))
         else:
-            described.append(SettingValue(name=setting.variable, value=_shown(value), source=source))
+            described.append(SettingValue(name=setting.variable, value=values.shown(value), source=source))
     described += [_problem(name, "", error) for name, error in sources.problems]
     described += _misspelt(sources.environ)
     return described
@@ -230,7 +231,7 @@ class _Sources:
         try:
             value = setting.convert(raw)
         except ValueError as error:
-            said = "malformed" if setting.field == "model_providers" else repr(_shown(raw))  # a key may be in it
+            said = "malformed" if setting.field == "model_providers" else repr(values.shown(raw))  # a key may be in it
             raise SettingsError(f"{source} is {said}.", hint=f"Write {source} as {error}.") from None
         if isinstance(value, Path):
             value = (self.project if source.startswith(CONFIG_FILE) else self.folder) / value
@@ -266,7 +267,7 @@ class _Sources:
         found += [(self.config.get("system_database_url"), f"{CONFIG_FILE} system_database_url")]
         for url, name in found:
             if url is not None and not isinstance(url, str):
-                raise SettingsError(f"{name} is {_shown(url)!r}.", hint=f"Write {name} as {URL_EXAMPLE}.")
+                raise SettingsError(f"{name} is {values.shown(url)!r}.", hint=f"Write {name} as {URL_EXAMPLE}.")
             if url and url.strip():
                 yield url.strip(), name
 
@@ -354,16 +355,6 @@ def _nearest(name: str, known: list[str], otherwise: str) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"{otherwise}: {', '.join(known)}."
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):  # model servers
-        return ", ".join(f"{prefix}/ at {mask_url(server.base_url)}" for prefix, server in value.items())
-    text = "" if value is None else str(value)
-    text = mask_url(text) if "://" in text else text
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
 def _default_data_directory() -> Path:
     import platformdirs
 
@@ -391,4 +382,5 @@ _SETTINGS = (
     _setting("takeover_seconds", values.seconds, 5.0),
     _setting("log_level", values.log_level, "WARNING"),
     _setting("model_providers", values.model_providers, dict),
+    _setting("rate_limits", values.rate_limits, dict),
 )

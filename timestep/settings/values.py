@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from timestep.records import ModelServer
+from timestep.records import ModelServer, RateLimit
+from timestep.settings.urls import mask_url
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 YES = ("1", "true", "yes", "on")
@@ -142,3 +143,66 @@ def _model_server(raw: Any) -> ModelServer:
         raise ValueError(_MODEL_PROVIDERS_FORM)
     use_responses = yes_or_no(given.get("use_responses", "no"))
     return ModelServer(base_url=str(base_url), api_key_env=key or None, use_responses=use_responses, kind=kind)
+
+
+def rate_limits(raw: Any) -> dict[str, RateLimit]:
+    """Return rate limits by a model's name, a prefix with its `/`, or a host; of a mapping or of its JSON."""
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise ValueError(_RATE_LIMITS_FORM) from None
+    if not isinstance(raw, Mapping):
+        raise ValueError(_RATE_LIMITS_FORM)
+    limits = cast("Mapping[Any, Any]", raw)
+    return {_limited(key): _rate_limit(str(key), limit) for key, limit in limits.items()}
+
+
+LARGEST_RATE = 10**12
+
+_RATE_LIMITS_FORM = (
+    'a mapping such as {"gpt-4.1": {"requests_per_minute": 500, "tokens_per_minute": 30000}, "ollama/": {...}, '
+    f'"api.openai.com": {{...}}}}; one of the two may be left out, and each is a whole number from 1 to {LARGEST_RATE}'
+)
+
+
+def _limited(raw: Any) -> str:
+    text = str(raw)
+    if not re.fullmatch(r"[^\s|]{1,200}", text) or "://" in text:
+        raise ValueError(f"a mapping of models, prefixes with a / at their end, and hosts, of which {text!r} is none")
+    return text
+
+
+def _rate_limit(key: str, raw: Any) -> RateLimit:
+    if isinstance(raw, RateLimit):
+        raw = {name: value for name, value in vars(raw).items() if value is not None}
+    given = cast("Mapping[Any, Any]", raw) if isinstance(raw, Mapping) else {}
+    convert = whole(1, LARGEST_RATE)
+    try:
+        if not given or any(isinstance(value, bool) for value in given.values()):
+            raise ValueError
+        return RateLimit(**{str(name): convert(value) for name, value in given.items()})
+    except (TypeError, ValueError):  # another name, or no number
+        raise ValueError(f"{_RATE_LIMITS_FORM}. {key!r} has {raw!r}") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value of a setting as people read it; passwords are masked."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[Any, Any]", value).items()
+        return ", ".join(_shown_entry(str(key), entry) for key, entry in entries)
+    text = "" if value is None else str(value)
+    text = mask_url(text) if "://" in text else text
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _shown_entry(key: str, entry: Any) -> str:
+    if isinstance(entry, ModelServer):
+        return f"{key}/ at {mask_url(entry.base_url)}"
+    if isinstance(entry, RateLimit):
+        words = {"requests": entry.requests_per_minute, "tokens": entry.tokens_per_minute}
+        rates = [f"{rate:,} {word}" for word, rate in words.items() if rate is not None]
+        return f"{key}: {' and '.join(rates)} a minute"
+    return f"{key}: {entry}"

@@ -332,6 +332,8 @@ def stored_run(row: Any) -> StoredRun:
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        waits_for=row["waits_for"] if row["status"] == "running" else None,
+        waits_since=row["waits_since"] if row["status"] == "running" else None,
     )
     names = (
         "input_digest",

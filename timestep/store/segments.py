@@ -48,7 +48,7 @@ _START = f"""
   agent_hash = coalesce(:agent_hash, r.agent_hash),
   executor_id = :executor_id, application_version = :application_version,
   session_position = {_POSITION.format(session="r.session_id", known="r.session_position")},
-  started_at = coalesce(r.started_at, now()), segment_started_at = now(),
+  started_at = coalesce(r.started_at, now()), segment_started_at = now(), waits_for = null, waits_since = null,
   deadline_at = coalesce(case when r.segment = :segment then r.deadline_at end,
                          now() + make_interval(secs => r.timeout_seconds - r.executed_seconds))
 where r.id = :id and r.status <> 'cancelled' and r.closed_segment < :segment
@@ -103,6 +103,7 @@ with closed as (
     status = :status, reason = :reason, closed_segment = :segment, segment = :next_segment,
     attempt = case when :next_segment > :segment then 0 else r.attempt end, output = :output, error = :error,
     last_agent = :last_agent, deadline_at = null, finished_at = case when :is_finished then now() end,
+    waits_for = null, waits_since = null,
     executed_seconds = r.executed_seconds + greatest(0, extract(epoch from now() - r.segment_started_at)),
     session_items_stored = case when :is_repeated then r.session_items_stored + :items_stored else 0 end,
     {", ".join(f"{name} = r.{name} + {_SUM.format(name)}" for name in _COUNTERS)}

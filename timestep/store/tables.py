@@ -7,7 +7,7 @@ stored as SQL null, never as the JSON value `null`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -184,6 +184,8 @@ runs = sa.Table(
     _time("created_at", "When the run was asked for.", nullable=False, default_now=True),
     _time("started_at", "When its first segment started."),
     _time("finished_at", "When it succeeded, failed or was cancelled."),
+    sa.Column("waits_for", sa.Text, comment="Rate limit that a model call of the running run waits for."),
+    _time("waits_since", "Since when it waits for it."),
     sa.Index("runs_by_status", "status", "created_at"),
     sa.Index("runs_by_session", "session_id", "created_at"),
     sa.Index("runs_by_created", "created_at", "id"),
@@ -357,7 +359,28 @@ usage = sa.Table(
         comment="Cost in millionths of a US dollar; null when the price is unknown.",
     ),
     _time("created_at", "When the call finished.", nullable=False, default_now=True),
+    sa.Column(
+        "price_source",
+        sa.Text,
+        comment="Price data and their version, or `local`; null when the price is unknown.",
+    ),
+    sa.Column("priced_at", sa.Date, comment="Day on which these data say that they were checked."),
     comment="Tokens and cost of each finished model call of closed segments.",
+)
+
+rate_limits = sa.Table(
+    "rate_limits",
+    metadata,
+    sa.Column(
+        "key",
+        sa.Text,
+        primary_key=True,
+        comment="What is limited: a model's name, a provider's prefix or a host as configured; or model@host.",
+    ),
+    _time("requests_free_at", "When the requests taken so far are made up for; a burst may run ahead of it."),
+    _time("tokens_free_at", "When the tokens taken so far are made up for; a burst may run ahead of it."),
+    _time("paused_until", "Until when the provider wants no call, as its Retry-After has said."),
+    comment="Rate limits of model calls, shared by all executors.",
 )
 
 executors = sa.Table(
@@ -419,7 +442,7 @@ def row_values(
     return values
 
 
-def _array_element(value: str | int | bool | datetime | None) -> str:
+def _array_element(value: str | int | bool | date | None) -> str:
     """Return a value as Postgres writes it in an array; the driver's own way takes half of a closing transaction."""
     if value is None:
         return "NULL"
@@ -428,7 +451,10 @@ def _array_element(value: str | int | bool | datetime | None) -> str:
 
 
 def _sql_type(column: sa.Column[Any]) -> str:
-    names = {sa.JSON: "json", sa.BigInteger: "bigint", sa.Integer: "integer", sa.Text: "text", sa.Boolean: "boolean"}
+    names = {
+        sa.JSON: "json", sa.BigInteger: "bigint", sa.Integer: "integer", sa.Text: "text", sa.Boolean: "boolean",
+        sa.Date: "date",
+    }  # fmt: skip
     for kind, name in names.items():
         if isinstance(column.type, kind):
             return name

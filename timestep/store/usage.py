@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, assert_never
 
 import sqlalchemy as sa
 
-from timestep.records import UsageKey, UsageTotal
+from timestep.records import PriceData, UsageKey, UsageTotal
 from timestep.store.tables import insert_rows, row_values, runs, usage
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCallUsage:
-    """Tokens and cost of one finished model call; `cost_micro_usd` is None when the price is unknown."""
+    """Tokens and cost of one finished model call.
+
+    `cost_micro_usd` is None when the price is unknown; else `price_source` and `priced_at` say which price data it is
+    from, as in `timestep.pricing`.
+    """
 
     run_id: str
     step: str
@@ -30,6 +34,8 @@ class ModelCallUsage:
     reasoning_tokens: int
     created_at: datetime
     cost_micro_usd: int | None = None
+    price_source: str | None = None
+    priced_at: date | None = None
 
 
 COLUMNS = tuple(ModelCallUsage.__dataclass_fields__)
@@ -70,13 +76,25 @@ def sum_usage(connection: sa.Connection, *, by: UsageKey, since: datetime | None
         *(_total(usage.c[name]).label(name) for name in counted),
         cost.label("cost_micro_usd"),
         sa.func.count().filter(usage.c.cost_micro_usd.is_(None)).label("unpriced_calls"),
+        _PRICES.label("prices"),
     ).group_by(key, *([usage.c.provider] if by == "model" else []))
     if by == "session":
         query = query.select_from(usage.outerjoin(runs, runs.c.id == usage.c.run_id))
     if since is not None:
         query = query.where(usage.c.created_at >= since)
     query = query.order_by(key) if by == "day" else query.order_by(cost.desc().nulls_last(), tokens.desc(), key)
-    return [UsageTotal(**row) for row in connection.execute(query).mappings()]
+    rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
+    return [UsageTotal(prices=_prices(row.pop("prices")), **row) for row in rows]
+
+
+_PRICES = sa.func.json_agg(sa.distinct(sa.func.jsonb_build_array(usage.c.price_source, usage.c.priced_at))).filter(
+    usage.c.price_source.is_not(None)
+)
+
+
+def _prices(found: list[tuple[str, str | None]] | None) -> list[PriceData]:
+    return [PriceData(source=source, priced_at=date.fromisoformat(day) if day else None)
+            for source, day in found or ()]  # fmt: skip
 
 
 def _total(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
