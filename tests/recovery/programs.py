@@ -79,13 +79,20 @@ def _draw_ids_late() -> None:
 
 
 async def executor(
-    *, runs: Sequence[str] = (), queued: Sequence[str] = (), tool: str = "carry", has_agent: bool = True, **options: Any
+    *,
+    runs: Sequence[str] = (),
+    queued: Sequence[str] = (),
+    tool: str = "carry",
+    has_agent: bool = True,
+    takes_runs: bool = True,
+    code: str = "",
+    **options: Any,
 ) -> None:
     """Start the runs of the porter, and execute what there is until killed."""
     stops.install()
     if has_agent:
-        register_agents(porter.build())
-    await ensure_dbos_launched()
+        register_agents(porter.build(code))
+    await ensure_dbos_launched(queues=None if takes_runs else ())
     side_log.write("launched", "")
     for run in queued:
         queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)

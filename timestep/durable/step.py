@@ -53,6 +53,7 @@ async def run_step(
     limit_bytes = segment.max_result_bytes if max_bytes is None else max_bytes
 
     async def enclosed() -> tuple[Envelope, str]:
+        segment.is_live = True
         try:
             envelope = await body()
             return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")

@@ -18,15 +18,18 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import class_row
 
 from timestep.durable import dbos_seam
 from timestep.durable.gate import Gate
 from timestep.durable.registry import registered_names
 from timestep.errors import ExecutorIdInUseError
+from timestep.runtime.versions import LiveExecutor, Versions
 from timestep.settings import Settings
 from timestep.store.connection import Database
 from timestep.store.executors import LOCK_PREFIX, insert_executor
@@ -36,16 +39,18 @@ log = logging.getLogger("timestep")
 
 TICK_SECONDS = 1.0
 
-_FREE = """
-select e.id, e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
-       extract(epoch from now() - pg_postmaster_start_time()) as up_seconds
+_OTHERS = """
+select e.id, e.application_version as version, e.queues is null or json_array_length(e.queues) > 0 as takes_runs,
+  e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
+  extract(epoch from now() - pg_postmaster_start_time()) as up_seconds,
+  not exists (
+    select 1 from pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.classid::bigint = ((hashtextextended(%(prefix)s || e.id, 0) >> 32) & 4294967295)
+      and l.objid::bigint = (hashtextextended(%(prefix)s || e.id, 0) & 4294967295)) as is_free
 from timestep.executors e
-where e.id <> %(me)s and not exists (
-  select 1 from pg_locks l
-  where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-    and l.database = (select oid from pg_database where datname = current_database())
-    and l.classid::bigint = ((hashtextextended(%(prefix)s || e.id, 0) >> 32) & 4294967295)
-    and l.objid::bigint = (hashtextextended(%(prefix)s || e.id, 0) & 4294967295))
+where e.id <> %(me)s
 """
 
 
@@ -63,12 +68,36 @@ def process_space() -> str:
         return f"unknown-{uuid.uuid4().hex}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Other:
+    """Another executor as a tick sees it; `free_seconds` is None when its lock was not seen free before."""
+
+    id: str
+    version: str
+    takes_runs: bool
+    pid: int
+    process_space: str
+    free_seconds: float | None
+    up_seconds: float
+    is_free: bool
+
+    def live(self) -> LiveExecutor:
+        return LiveExecutor(executor_id=self.id, version=self.version, takes_runs=self.takes_runs)
+
+
 class Executor:
     """This process as an executor."""
 
     def __init__(
-        self, database: Database, settings: Settings, *, version: str, gate: Gate, takes_runs: bool = True
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        version: str,
+        gate: Gate,
+        queues: Sequence[str] | None = None,
     ) -> None:
+        """`queues` are those that runs are taken from, None for all of them."""
         self.id = settings.executor_id or new_executor_id()
         self._database, self._settings, self._version, self._gate = database, settings, version, gate
         self._connection: psycopg.Connection[Any] | None = None
@@ -77,8 +106,9 @@ class Executor:
         self._due: Callable[[], Sequence[Callable[[], None]]] = list
         self._failing: set[str] = set()
         self._has_launched = False
-        self._takes_runs = takes_runs
+        self._queues = queues
         self._told: list[str] = []
+        self._versions: Versions | None = None
 
     def start(self) -> None:
         """Take the lock and tell the others of this executor; before DBOS is launched.
@@ -92,9 +122,12 @@ class Executor:
         self._tell()
         self._thread.start()
 
-    def launched(self, due: Callable[[], Sequence[Callable[[], None]]]) -> None:
-        """Begin to take over, and to do the chores that `due` returns at each tick; after DBOS is launched."""
-        self._due = due
+    def launched(self, due: Callable[[], Sequence[Callable[[], None]]], versions: Versions | None = None) -> None:
+        """Begin to take over, and to do the chores that `due` returns at each tick; after DBOS is launched.
+
+        With `versions` what is bound to versions that are gone is taken over too.
+        """
+        self._due, self._versions = due, versions
         self._has_launched = True
 
     def tell_agents_when_changed(self) -> None:
@@ -127,6 +160,7 @@ class Executor:
             pid=os.getpid(),
             process_space=process_space(),
             agents=self._agents(),
+            queues=self._queues,
         )
         self._database.run_sync(insert_executor, row)
         self._told = list(row.agents)
@@ -134,6 +168,10 @@ class Executor:
     def _agents(self) -> list[str]:
         """Return the agents whose queued runs are executed here."""
         return registered_names() if self._takes_runs else []
+
+    @property
+    def _takes_runs(self) -> bool:
+        return self._queues is None or bool(self._queues)
 
     def _live(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
@@ -148,11 +186,12 @@ class Executor:
         if self._connection is None or self._connection.closed:
             self._regain()
         assert self._connection is not None
-        free = self._connection.execute(_FREE, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
+        with self._connection.cursor(row_factory=class_row(_Other)) as cursor:
+            others = cursor.execute(_OTHERS, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
         self._gate.is_open = True
         if not self._has_launched or self._gate.is_fenced:
             return
-        self._take_over(self._connection, free)
+        self._take_over(self._connection, others)
         for chore in self._due():
             self._do(self._connection, chore)
 
@@ -181,12 +220,12 @@ class Executor:
         self._connection = self._connect()
         known = self._connection.execute("select 1 from timestep.executors where id = %s", [self.id]).fetchone()
         if known is None:
-            self._fence()
+            self._fence()  # its lock stays free: what it may have taken meanwhile is taken over too
+            return
         if not self._try_lock(self.id):
             raise psycopg.OperationalError("another process is looking at this executor's lock")
         self._connection.execute("update timestep.executors set free_since = null where id = %s", [self.id])
-        if not self._gate.is_fenced:
-            log.warning("Executor %s has its lock back.", self.id)
+        log.warning("Executor %s has its lock back.", self.id)
 
     def _fence(self) -> None:
         if not self._gate.is_fenced:
@@ -195,23 +234,39 @@ class Executor:
         if self._has_launched:
             dbos_seam.stop_taking_work()
 
-    def _take_over(self, connection: psycopg.Connection[Any], free: list[tuple[Any, ...]]) -> None:
-        for executor_id, pid, space, free_seconds, up_seconds in free:
-            is_dead = space == process_space() and not _is_alive(pid)
-            if free_seconds is None and not is_dead:
-                connection.execute("update timestep.executors set free_since = now() where id = %s", [executor_id])
-                continue
-            patience = self._settings.takeover_seconds
-            is_due = free_seconds is not None and free_seconds >= patience and up_seconds >= patience
-            if (is_dead or is_due) and self._try_lock(executor_id):
+    def _take_over(self, connection: psycopg.Connection[Any], others: list[_Other]) -> None:
+        gone = [each for each in others if each.is_free and self._is_gone(connection, each)]
+        me = LiveExecutor(executor_id=self.id, version=self._version, takes_runs=self._takes_runs)
+        live = {me, *(each.live() for each in others if each not in gone)}
+
+        def look_at_versions() -> None:
+            if self._versions is not None:
+                self._versions.look(live)
+
+        self._do(connection, look_at_versions)
+        for each in gone:
+            if self._try_lock(each.id):
                 try:
-                    self._adopt(connection, executor_id)
+                    self._adopt(connection, each.id)
                 finally:
-                    connection.execute(
-                        "select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + executor_id]
-                    )
+                    connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + each.id])
+
+    def _is_gone(self, connection: psycopg.Connection[Any], other: _Other) -> bool:
+        """Whether an executor whose lock is free is to be taken over now; one that may come back has its time."""
+        if other.process_space == process_space() and not _is_alive(other.pid):
+            return True
+        if other.free_seconds is None:
+            connection.execute("update timestep.executors set free_since = now() where id = %s", [other.id])
+            return False
+        patience = self._settings.takeover_seconds
+        return other.free_seconds >= patience and other.up_seconds >= patience
 
     def _adopt(self, connection: psycopg.Connection[Any], executor_id: str) -> None:
+        def adopt_other_versions() -> None:
+            if self._versions is not None:
+                self._versions.adopt(executor_id)
+
+        self._do(connection, adopt_other_versions)
         count = dbos_seam.recover_executors([executor_id])
         left = dbos_seam.pending_of_executor(executor_id)
         if count:

@@ -32,6 +32,7 @@ from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION, SEGMENT_QUEUE
 from timestep.runs import connect_client, sqlalchemy_url
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
+from timestep.runtime.versions import Versions
 from timestep.serializer import JournalSerializer, refuse_pickles
 from timestep.settings import (
     Settings,
@@ -192,12 +193,13 @@ def _launch(queues: Sequence[str] | None) -> None:
     refuse_pickles()
     runner.install()
     gate.is_open, gate.is_fenced = True, False
-    executor = Executor(database, settings, version=version, gate=gate, takes_runs=queues is None or bool(queues))
+    listened = None if queues is None else [*queues, SEGMENT_QUEUE] if queues or registered_names() else []
+    executor = Executor(database, settings, version=version, gate=gate, queues=queues)
     executor.start()
     try:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
-        if queues is not None:
-            DBOS.listen_queues([*queues, SEGMENT_QUEUE] if queues or registered_names() else [])
+        if listened is not None:
+            DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
         DBOS.launch()
@@ -225,8 +227,9 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    chores = Chores(database, client, executor_id=executor.id)
-    executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()])
+    chores = Chores(database, client, executor_id=executor.id, version=version)
+    versions = Versions(database, client, version=version)
+    executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
 
 

@@ -14,7 +14,10 @@ from timestep.store.tables import executors
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """One executor as stored; `started_at` is the database's time and None before it is stored."""
+    """One executor as stored; `started_at` is the database's time and None before it is stored.
+
+    `queues` are those that it takes runs from, None for all of them.
+    """
 
     id: str
     application_version: str
@@ -22,6 +25,7 @@ class Executor:
     pid: int
     process_space: str
     agents: Sequence[str]
+    queues: Sequence[str] | None = None
     started_at: datetime | None = None
     free_since: datetime | None = None
 
@@ -40,11 +44,35 @@ def insert_executor(connection: sa.Connection, executor: Executor) -> None:
         "pid": executor.pid,
         "process_space": executor.process_space,
         "agents": list(executor.agents),
+        "queues": None if executor.queues is None else list(executor.queues),
         "free_since": None,
     }
     connection.execute(
         insert(executors).values(id=executor.id, **row).on_conflict_do_update(index_elements=[executors.c.id], set_=row)
     )
+
+
+def insert_lost_executors(connection: sa.Connection, executors_with_work: Sequence[tuple[str, str]]) -> None:
+    """Store executors that have work and no row, by id and version, so that they are taken over. May be repeated.
+
+    One that was fenced may have taken work after its row was removed.
+    """
+    if not executors_with_work:
+        return
+    rows = [
+        {
+            "id": executor_id,
+            "application_version": version,
+            "host": "unknown",
+            "pid": 0,
+            "process_space": "unknown",
+            "agents": [],
+            "queues": [],
+            "free_since": sa.func.to_timestamp(0),
+        }
+        for executor_id, version in dict(executors_with_work).items()
+    ]
+    connection.execute(insert(executors).values(rows).on_conflict_do_nothing())
 
 
 def delete_executor(connection: sa.Connection, executor_id: str) -> None:

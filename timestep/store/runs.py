@@ -48,6 +48,8 @@ class StoredRun:
     executed_seconds: float
     deadline_at: datetime | None
     last_agent: str | None
+    application_version: str | None
+    adopted_from: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,22 @@ def mark_cancelled(
     return before
 
 
-def mark_parked(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any] | None = None) -> bool:
-    """Interrupt a running run whose segment cannot go on here, without closing the segment; `error` says why."""
-    change = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "running")
-    return connection.execute(change.values(status="interrupted", reason=reason, error=error)).rowcount == 1
+def mark_parked(
+    connection: sa.Connection,
+    run_id: str,
+    *,
+    reason: str,
+    error: dict[str, Any] | None = None,
+    was: Sequence[RunStatus] = ("running",),
+) -> bool:
+    """Interrupt a run whose segment cannot go on here, without closing the segment; `error` says why.
+
+    A run that was adopted from another application version is that version's again.
+    """
+    change = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was))
+    version = sa.func.coalesce(runs.c.adopted_from, runs.c.application_version)
+    values = {"status": "interrupted", "reason": reason, "error": error, "adopted_from": None}
+    return connection.execute(change.values(application_version=version, **values)).rowcount == 1
 
 
 def prepare_resume(
@@ -344,6 +358,8 @@ def stored_run(row: Any) -> StoredRun:
         "executed_seconds",
         "deadline_at",
         "last_agent",
+        "application_version",
+        "adopted_from",
     )
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 
