@@ -23,7 +23,7 @@ import dbos._recovery as dbos_recovery
 import dbos._serialization as dbos_serialization
 import dbos._sys_db as dbos_sys_db
 import sqlalchemy as sa
-from dbos import DBOS, StepReservation
+from dbos import DBOS, DBOSClient, StepReservation
 from dbos._context import DBOSContext
 from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import OperationResultInternal, RecordedResult, SystemDatabase
@@ -264,22 +264,23 @@ def bound_elsewhere(*, alive: Collection[str], executor_id: str | None, limit: i
         ws.c.application_version.not_in(list(alive)),
         ws.c.name.in_(list(instance._registry.workflow_info_map)),
     )
-    with _alone(instance) as connection:
+    with _alone(instance._sys_db) as connection:
         rows = connection.execute(query.limit(limit)).fetchall()
     return [BoundWorkflow(workflow_id=row[0], name=row[1], version=row[2], has_steps=row[3]) for row in rows]
 
 
-def bind_workflows(workflow_ids: Collection[str], version: str, *, executor_id: str | None = None) -> None:
+def bind_workflows(
+    client: DBOSClient, workflow_ids: Collection[str], version: str, *, executor_id: str | None = None
+) -> None:
     """Bind workflows that nobody executes to an application version; no public name does. May be repeated.
 
     With `executor_id` those too that this executor, which is gone or this one, executes.
     """
-    instance = _instance()
-    ws = instance._sys_db.tables.workflow_status
+    ws = client._sys_db.tables.workflow_status
     is_free = ws.c.status.in_(("ENQUEUED", "DELAYED", "CANCELLED"))
     is_held = sa.and_(ws.c.status == "PENDING", ws.c.executor_id == executor_id)
     change = sa.update(ws).where(ws.c.workflow_uuid.in_(list(workflow_ids)), sa.or_(is_free, is_held))
-    with _alone(instance) as connection:
+    with _alone(client._sys_db) as connection:
         connection.execute(change.values(application_version=version))
 
 
@@ -293,7 +294,7 @@ def executors_with_work() -> list[tuple[str, str]]:
         ws.c.application_name == application,
         ws.c.application_version.startswith(f"{application}:", autoescape=True),
     )
-    with _alone(instance) as connection:
+    with _alone(instance._sys_db) as connection:
         return [(row[0], row[1]) for row in connection.execute(query)]
 
 
@@ -388,9 +389,9 @@ def _value_of(recorded: RecordedResult, serializer: Any) -> Any:
     return dbos_serialization.deserialize_value(recorded["output"], recorded["serialization"], serializer)
 
 
-def _alone(instance: DBOS) -> contextlib.AbstractContextManager[sa.Connection]:
+def _alone(journal: SystemDatabase) -> contextlib.AbstractContextManager[sa.Connection]:
     """Return a connection for single statements, without a transaction around them."""
-    return instance._sys_db.engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    return journal.engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
 def _instance() -> DBOS:

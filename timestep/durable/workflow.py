@@ -253,7 +253,7 @@ async def _give_up(workflow_id: str, *, version: str | None = None) -> None:
 
     def cancel() -> None:
         if version is not None:
-            dbos_seam.bind_workflows([workflow_id], version, executor_id=engine().executor_id)
+            dbos_seam.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
         engine().client.cancel_workflow(workflow_id)
 
     # Outside this task's context: inside it the cancellation would be recorded as a step.

@@ -83,7 +83,7 @@ class Chores:
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
         parked = self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting])
         if parked:  # executors of the version that parked them do not know the agents
-            dbos_seam.bind_workflows(parked, self._version)
+            dbos_seam.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0], version=self._version)

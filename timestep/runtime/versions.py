@@ -82,7 +82,9 @@ class Versions:
             log.warning(
                 "%d workflows of %s, which no executor has, go on with %s.", len(adopted), versions, self._version
             )
-            dbos_seam.bind_workflows([each.workflow_id for each in adopted], self._version, executor_id=executor_id)
+            dbos_seam.bind_workflows(
+                self._client, [each.workflow_id for each in adopted], self._version, executor_id=executor_id
+            )
         for each in refused:
             self._park(each)
 

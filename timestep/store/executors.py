@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
 
-from timestep.store.tables import executors
+from timestep.store.connection import one_statement
+from timestep.store.tables import executors, runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +82,8 @@ def delete_executor(connection: sa.Connection, executor_id: str) -> None:
     connection.execute(sa.delete(executors).where(executors.c.id == executor_id))
 
 
-def list_executors(connection: sa.Connection) -> list[Executor]:
-    """Return every executor that has a row, dead ones included, the oldest first."""
-    query = sa.select(*_COLUMNS).order_by(executors.c.started_at, executors.c.id)
-    return [Executor(**row) for row in connection.execute(query).mappings()]
-
-
-def list_live_executors(connection: sa.Connection) -> list[Executor]:
-    """Return the executors that hold their lock now, the oldest first."""
+def list_executors(connection: sa.Connection) -> list[tuple[Executor, bool]]:
+    """Return every executor that has a row, and whether it holds its lock now; the oldest first."""
     held = sa.text(
         "select (l.classid::bigint << 32) | l.objid::bigint from pg_locks l "
         "where l.locktype = 'advisory' and l.granted and l.objsubid = 1 "
@@ -96,5 +92,22 @@ def list_live_executors(connection: sa.Connection) -> list[Executor]:
     keys = set(connection.execute(held).scalars())
     key = sa.func.hashtextextended(sa.literal(LOCK_PREFIX) + executors.c.id, 0)
     query = sa.select(key, *_COLUMNS).order_by(executors.c.started_at, executors.c.id)
-    return [Executor(**dict(zip(Executor.__dataclass_fields__, row, strict=True)))
-            for held_key, *row in connection.execute(query) if held_key in keys]  # fmt: skip
+    names = Executor.__dataclass_fields__
+    return [
+        (Executor(**dict(zip(names, row, strict=True))), held_key in keys)
+        for held_key, *row in connection.execute(query)
+    ]
+
+
+def list_live_executors(connection: sa.Connection) -> list[Executor]:
+    """Return the executors that hold their lock now, the oldest first."""
+    return [executor for executor, is_alive in list_executors(connection) if is_alive]
+
+
+@one_statement
+def runs_on_executors(connection: sa.Connection, *, limit: int) -> dict[str, tuple[int, list[str]]]:
+    """Return by executor how many runs are running on it, and the ids of those that began first, at most `limit`."""
+    first = sa.func.array_agg(postgresql.aggregate_order_by(runs.c.id, runs.c.segment_started_at, runs.c.id))
+    query = sa.select(runs.c.executor_id, sa.func.count(), first).where(runs.c.status == "running")
+    rows = connection.execute(query.group_by(runs.c.executor_id))
+    return {executor_id: (count, ids[:limit]) for executor_id, count, ids in rows}

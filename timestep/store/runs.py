@@ -217,6 +217,38 @@ def unfinished_segments(
     return [(run_id, segment, status) for run_id, segment, status in found]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaitingRun:
+    """A run that an executor must have or take, with what tells which one can. `version` is that of its last one."""
+
+    run_id: str
+    segment: int
+    agent: str
+    status: RunStatus
+    reason: str | None
+    queue: str | None
+    version: str | None
+
+
+@one_statement
+def waiting_runs(connection: sa.Connection, *, after: str = "", limit: int = 1000) -> list[WaitingRun]:
+    """Return runs that are queued or running, or are interrupted until an executor fits them.
+
+    In the order of their ids; `after` is the last one of the page before.
+    """
+    columns = runs.c.id, runs.c.segment, runs.c.agent, runs.c.status, runs.c.reason, runs.c.queue
+    is_waiting = sa.or_(
+        runs.c.status.in_(("queued", "running")),
+        sa.and_(
+            runs.c.status == "interrupted", runs.c.reason.in_(("agent_not_registered", "history_changed"))
+        ),
+    )  # fmt: skip
+    query = sa.select(*columns, runs.c.application_version).where(is_waiting, runs.c.id > after)
+    names = WaitingRun.__dataclass_fields__
+    found = connection.execute(query.order_by(runs.c.id).limit(limit))
+    return [WaitingRun(**dict(zip(names, row, strict=True))) for row in found]
+
+
 def get_stored_run(connection: sa.Connection, run_id: str) -> StoredRun:
     """Return a run with what the engine needs.
 
