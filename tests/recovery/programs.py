@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import threading
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +36,8 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.durable.scope import Scope
+from timestep.runtime import drain
+from timestep.runtime import executor as runtime_executor
 
 GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
 
@@ -85,21 +91,38 @@ async def executor(
     tool: str = "carry",
     has_agent: bool = True,
     takes_runs: bool = True,
+    is_far: bool = False,
     code: str = "",
     **options: Any,
 ) -> None:
-    """Start the runs of the porter, and execute what there is until killed."""
+    """Start the runs of the porter, and execute what there is until killed. `is_far`: as if on a machine of its own."""
     stops.install()
+    if is_far:
+        space = uuid.uuid4().hex
+        runtime_executor.process_space = lambda: space
     if has_agent:
         register_agents(porter.build(code))
     await ensure_dbos_launched(queues=None if takes_runs else ())
     side_log.write("launched", "")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave)
     for run in queued:
         queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
     await asyncio.gather(*(_carry(run, tool, **options) for run in runs))
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
+
+
+def _leave() -> None:
+    """Drain and end, as a worker does at SIGTERM."""
+
+    def leave() -> None:
+        has_finished = drain()
+        cleanup_dbos()
+        side_log.write("left", "", has_finished=has_finished)
+        os._exit(0)
+
+    threading.Thread(target=leave).start()
 
 
 async def speaker(*, queued: Sequence[str] = ()) -> None:

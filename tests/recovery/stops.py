@@ -34,9 +34,9 @@ def install() -> None:
 def _watch_gate() -> None:
     pass_through = Gate.pass_through
 
-    async def watched(self: Gate) -> None:
+    async def watched(self: Gate, *, has_begun: bool = False) -> None:
         try:
-            await pass_through(self)
+            await pass_through(self, has_begun=has_begun)
         except ExecutorFencedError:
             side_log.write("fenced", "")
             raise

@@ -158,6 +158,43 @@ def test_a_stopped_executor_hands_its_runs_over(drill: Drill) -> None:
     assert drill.started("one") == STEPS
 
 
+def test_sigterm_lets_a_step_finish_and_hands_over_without_a_takeover(drill: Drill) -> None:
+    """No new step begins, however long the last one takes; another machine goes on though it takes over nobody."""
+    patient = {"TIMESTEP_TAKEOVER_SECONDS": "3600"}
+    stops = {"one": "body 2", "two": "recorded 2"}
+    first = drill.start("executor", environment=patient, is_far=True, stops=stops, runs=list(stops))
+    drill.wait_reached(*stops, child=first)
+    second = drill.start("executor", environment=patient, is_far=True)
+    drill.wait_launched(second)
+    first.send(signal.SIGTERM)
+    wait_until(
+        lambda: drill.rows("select 1 from timestep.executors where free_since is null having count(*) = 2"), "both live"
+    )
+    drill.release(first)
+    drill.wait_lines(lambda lines: any(line["what"] == "left" for line in lines), "it has left", child=second)
+    for run in stops:
+        drill.wait_status(run, "succeeded")
+        assert left_by_porter(drill, run) == WHOLE
+        assert drill.started(run) == STEPS
+    where = [line["pid"] for line in drill.lines() if line["what"] == "start" and line["kind"] == "step"]
+    assert where.count(first.pid) == 4, "the two steps of each run that had begun, and no other one"
+    assert [line["has_finished"] for line in drill.lines() if line["what"] == "left"] == [True]
+
+
+def test_a_drain_that_lasts_lets_no_step_begin(drill: Drill) -> None:
+    first = drill.start("executor", stops={"one": "body 2", "two": "end 1"}, runs=["one", "two"])
+    drill.wait_reached("one", "two", child=first)
+    first.send(signal.SIGTERM)
+    seen = drill.rows("select now()")[0][0]
+    (drill.folder / "release_two").touch()
+    wait_until(lambda: drill.rows("select now() > %s + interval '2.5 seconds'", seen) == [(True,)], "two ticks")
+    assert drill.started("two") == STEPS[:1]
+    drill.release()
+    drill.wait_lines(lambda lines: any(line["what"] == "left" for line in lines), "it has left", child=first)
+    assert drill.started("two") == STEPS[:1]
+    assert drill.started("one") == STEPS[:2]
+
+
 def test_a_run_whose_agent_the_executor_does_not_know_waits_for_one_that_knows_it(drill: Drill) -> None:
     first = drill.start("executor", stops={"one": "recorded 2"}, runs=["one"])
     drill.wait_reached("one", child=first)

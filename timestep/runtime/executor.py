@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,10 +40,14 @@ log = logging.getLogger("timestep")
 
 TICK_SECONDS = 1.0
 
+SHORTEST_GOOD_SECONDS = 3 * TICK_SECONDS
+"""How long a look at the own lock holds at least; else as long as the others wait before they take over."""
+
 _OTHERS = """
 select e.id, e.application_version as version, e.queues is null or json_array_length(e.queues) > 0 as takes_runs,
   e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
   extract(epoch from now() - pg_postmaster_start_time()) as up_seconds,
+  coalesce(e.free_since = 'epoch', false) as has_left,
   not exists (
     select 1 from pg_locks l
     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
@@ -70,7 +75,10 @@ def process_space() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Other:
-    """Another executor as a tick sees it; `free_seconds` is None when its lock was not seen free before."""
+    """Another executor as a tick sees it.
+
+    `free_seconds` is None when its lock was not seen free before; `has_left`: it gave the lock up itself.
+    """
 
     id: str
     version: str
@@ -79,6 +87,7 @@ class _Other:
     process_space: str
     free_seconds: float | None
     up_seconds: float
+    has_left: bool
     is_free: bool
 
     def live(self) -> LiveExecutor:
@@ -186,9 +195,11 @@ class Executor:
         if self._connection is None or self._connection.closed:
             self._regain()
         assert self._connection is not None
+        began_at = time.monotonic()
         with self._connection.cursor(row_factory=class_row(_Other)) as cursor:
             others = cursor.execute(_OTHERS, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
-        self._gate.is_open = True
+        good_seconds = max(self._settings.takeover_seconds, SHORTEST_GOOD_SECONDS)
+        self._gate.confirm(seconds=good_seconds - (time.monotonic() - began_at))
         if not self._has_launched or self._gate.is_fenced:
             return
         self._take_over(self._connection, others)
@@ -253,7 +264,7 @@ class Executor:
 
     def _is_gone(self, connection: psycopg.Connection[Any], other: _Other) -> bool:
         """Whether an executor whose lock is free is to be taken over now; one that may come back has its time."""
-        if other.process_space == process_space() and not _is_alive(other.pid):
+        if other.has_left or (other.process_space == process_space() and not _is_alive(other.pid)):
             return True
         if other.free_seconds is None:
             connection.execute("update timestep.executors set free_since = now() where id = %s", [other.id])

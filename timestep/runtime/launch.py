@@ -171,7 +171,7 @@ def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
     What is left is handed over at once when the process stops.
     """
     dbos_seam.stop_taking_work()
-    gate.is_open = False
+    gate.is_draining = True
     deadline = time.monotonic() + seconds
     while gate.inside and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -192,7 +192,7 @@ def _launch(queues: Sequence[str] | None) -> None:
     atexit.register(cleanup_dbos)  # after the embedded server's own: exit handlers run last in, first out
     refuse_pickles()
     runner.install()
-    gate.is_open, gate.is_fenced = True, False
+    gate.reset()
     listened = None if queues is None else [*queues, SEGMENT_QUEUE] if queues or registered_names() else []
     executor = Executor(database, settings, version=version, gate=gate, queues=queues)
     executor.start()
