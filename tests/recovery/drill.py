@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 LIMIT_SECONDS = 40
 
 
-def wait_until(claim: Callable[[], object], what: str) -> None:
+def wait_until(claim: Callable[[], object], what: str, *, seconds: float = LIMIT_SECONDS) -> None:
     """Wait for a state; the limit only ends a test that hangs."""
-    limit = time.monotonic() + LIMIT_SECONDS
+    limit = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < limit, f"never happened: {what}"
         time.sleep(0.02)

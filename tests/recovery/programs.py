@@ -35,6 +35,7 @@ from timestep import (
     register_agents,
     run_agent_workflow,
 )
+from timestep.durable.gate import gate
 from timestep.durable.scope import Scope
 from timestep.runtime import drain
 from timestep.runtime import executor as runtime_executor
@@ -98,8 +99,7 @@ async def executor(
     """Start the runs of the porter, and execute what there is until killed. `is_far`: as if on a machine of its own."""
     stops.install()
     if is_far:
-        space = uuid.uuid4().hex
-        runtime_executor.process_space = lambda: space
+        _move_away()
     if has_agent:
         register_agents(porter.build(code))
     await ensure_dbos_launched(queues=None if takes_runs else ())
@@ -111,6 +111,26 @@ async def executor(
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
+
+
+async def chaos_executor(*, is_far: bool) -> None:
+    """Execute runs of the porter and of the till until ended, killed or fenced; each body takes a while."""
+    stops.install()
+    if is_far:
+        _move_away()
+    scenario.SLOW.update(dict.fromkeys(("porter", "till", "carry", "look", "pay 1", "file"), 0.15))
+    register_agents(porter.build(), till.build())
+    await ensure_dbos_launched()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave)
+    while not gate.is_fenced:
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+def _move_away() -> None:
+    """Let this process be as if on a machine of its own."""
+    space = uuid.uuid4().hex
+    runtime_executor.process_space = lambda: space
 
 
 def _leave() -> None:
