@@ -1,8 +1,8 @@
 """Executors that are killed, paused, cut off, ended and started, on a server that is killed, all at random.
 
 In the end every run is done, no recorded step ran again, sessions are whole and nothing is stranded. The seed is
-printed. Variables: `TIMESTEP_CHAOS_RUNS`, `TIMESTEP_CHAOS_SECONDS`, `TIMESTEP_CHAOS_PAUSE` and `TIMESTEP_CHAOS_TAKEOVER`
-in seconds, `TIMESTEP_CHAOS_SEED`.
+printed. Variables: `TIMESTEP_CHAOS_RUNS`, `TIMESTEP_CHAOS_SECONDS`, `TIMESTEP_CHAOS_PAUSE`, `TIMESTEP_CHAOS_TAKEOVER`
+(the last three in seconds) and `TIMESTEP_CHAOS_SEED`.
 """
 
 from __future__ import annotations
