@@ -8,6 +8,9 @@ import comparison
 from comparison import STEPS, WHOLE, left_by_porter
 from drill import Drill, wait_until
 
+from timestep.runs import connect_client
+from timestep.store.connection import open_database
+
 FREE_LOCKS = """
 select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
 """
@@ -156,6 +159,31 @@ def test_a_stopped_executor_hands_its_runs_over(drill: Drill) -> None:
     drill.wait_status("one", "succeeded")
     assert left_by_porter(drill, "one") == WHOLE
     assert drill.started("one") == STEPS
+
+
+def test_a_rate_limit_on_starts_does_not_hold_up_what_is_taken_over(drill: Drill) -> None:
+    database = open_database(drill.server.url(drill.database), application=drill.database)
+    client = connect_client(database, name=drill.database)
+    for name, global_concurrency in (("few", None), ("one", 1)):
+        client.register_queue(
+            name, limiter={"limit": 1, "period": 3600}, global_concurrency=global_concurrency, polling_interval_sec=0.1
+        )
+    client.destroy()
+    database.close()
+    stops = {"early": "recorded 2", "alone": "recorded 2"}
+    first = drill.start("executor", stops=stops, queued=["early"], queue_name="few")
+    drill.wait_reached("early", child=first)
+    other = drill.start("executor", stops=stops, queued=["alone"], queue_name="one")
+    wait_until(lambda: drill.workflow_status("alone") == "PENDING", "the run of the other queue is started")
+    drill.execute("update dbos.workflow_status set started_at_epoch_ms = 0")  # the hour is over
+    drill.start("executor", stops={"late": "recorded 2"}, queued=["late"], queue_name="few")
+    wait_until(lambda: drill.workflow_status("late") == "PENDING", "another one has started since")
+    for child in (first, other):
+        child.kill()
+    drill.wait_status("early", "succeeded")
+    assert drill.started("early") == STEPS
+    query = "select queue_name from dbos.workflow_status where workflow_uuid = 'alone'"
+    assert drill.rows(query) == [("one",)], "its queue limits more than starts"
 
 
 def test_sigterm_lets_a_step_finish_and_hands_over_without_a_takeover(drill: Drill) -> None:

@@ -284,6 +284,24 @@ def bind_workflows(
         connection.execute(change.values(application_version=version))
 
 
+def leave_rate_limits(executor_id: str, queue: str) -> None:
+    """Move what a gone executor was executing to `queue` from queues that limit nothing but starts: it has started.
+
+    Its recovery would put it back there, behind the starts of others. May be repeated.
+    """
+    instance = _instance()
+    ws, queues = instance._sys_db.tables.workflow_status, instance._sys_db.tables.queues
+    limits = "concurrency", "worker_concurrency", "partition_concurrency", "partition_worker_concurrency"
+    limited = sa.select(queues.c.name).where(
+        queues.c.rate_limit_max.is_not(None), *(queues.c[name].is_(None) for name in limits)
+    )
+    change = sa.update(ws).where(
+        ws.c.status == "PENDING", ws.c.executor_id == executor_id, ws.c.queue_name.in_(limited)
+    )  # fmt: skip
+    with _alone(instance._sys_db) as connection:
+        connection.execute(change.values(queue_name=queue))
+
+
 def executors_with_work() -> list[tuple[str, str]]:
     """Return id and application version of the executors that execute workflows of this application, or did."""
     instance = _instance()

@@ -30,6 +30,7 @@ from timestep.durable import dbos_seam
 from timestep.durable.gate import Gate
 from timestep.durable.registry import registered_names
 from timestep.errors import ExecutorIdInUseError
+from timestep.ids import SEGMENT_QUEUE
 from timestep.runtime.versions import LiveExecutor, Versions
 from timestep.settings import Settings
 from timestep.store.connection import Database
@@ -277,7 +278,11 @@ class Executor:
             if self._versions is not None:
                 self._versions.adopt(executor_id)
 
+        def leave_rate_limits() -> None:
+            dbos_seam.leave_rate_limits(executor_id, SEGMENT_QUEUE)
+
         self._do(connection, adopt_other_versions)
+        self._do(connection, leave_rate_limits)
         count = dbos_seam.recover_executors([executor_id])
         left = dbos_seam.pending_of_executor(executor_id)
         if count:
