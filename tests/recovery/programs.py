@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -93,10 +94,16 @@ async def executor(
     has_agent: bool = True,
     takes_runs: bool = True,
     is_far: bool = False,
+    namespace: str = "",
     code: str = "",
     **options: Any,
 ) -> None:
-    """Start the runs of the porter, and execute what there is until killed. `is_far`: as if on a machine of its own."""
+    """Start the runs of the porter, and execute what there is until killed.
+
+    `is_far`: as if on a machine of its own. `namespace`: in this network namespace.
+    """
+    if namespace:
+        _enter(namespace)
     stops.install()
     if is_far:
         _move_away()
@@ -125,6 +132,13 @@ async def chaos_executor(*, is_far: bool) -> None:
     while not gate.is_fenced:
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
+
+
+def _enter(namespace: str) -> None:
+    """Move this thread, and those that it starts, into a network namespace."""
+    with open(f"/var/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0) != 0:
+            raise OSError(ctypes.get_errno(), f"setns to {namespace}")
 
 
 def _move_away() -> None:

@@ -175,6 +175,8 @@ def test_a_rate_limit_on_starts_does_not_hold_up_what_is_taken_over(drill: Drill
     drill.wait_reached("early", child=first)
     other = drill.start("executor", stops=stops, queued=["alone"], queue_name="one")
     wait_until(lambda: drill.workflow_status("alone") == "PENDING", "the run of the other queue is started")
+    for child in (first, other):
+        child.send(signal.SIGSTOP)
     drill.execute("update dbos.workflow_status set started_at_epoch_ms = 0")  # the hour is over
     drill.start("executor", stops={"late": "recorded 2"}, queued=["late"], queue_name="few")
     wait_until(lambda: drill.workflow_status("late") == "PENDING", "another one has started since")

@@ -60,6 +60,12 @@ where e.id <> %(me)s
 """
 
 
+_NOTICE_SOON = """
+select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false)
+"""
+
+
 def new_executor_id() -> str:
     """Return an id that no other process has."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -310,7 +316,10 @@ class Executor:
             connection = self._database.creator()
             connection.autocommit = True
             return connection
-        return psycopg.connect(self._database.url, **options)
+        connection = psycopg.connect(self._database.url, **options)
+        # Else the server would hold the lock of a machine that lost its network or its power for hours.
+        connection.execute(_NOTICE_SOON)
+        return connection
 
 
 def _is_alive(pid: int) -> bool:
