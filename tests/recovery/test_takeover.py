@@ -87,6 +87,30 @@ def test_a_fenced_executor_begins_no_step_of_a_run_that_goes_on_elsewhere(drill:
     assert drill.started("one") == STEPS
 
 
+def test_a_paused_executor_begins_no_body_before_it_has_looked_at_its_lock(drill: Drill) -> None:
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "1"}
+    first = drill.start("executor", environment=quick, stops={"one": "begin 3"}, runs=["one"])
+    drill.wait_reached("one", child=first)
+    first.send(signal.SIGSTOP)
+    paused_at = drill.rows("select now()")[0][0]
+    drill.rows(FREE_LOCKS)
+    second = drill.start("executor", environment=quick, stops={"one": "body 3"})
+    drill.wait_reached("one", child=second)
+    wait_until(lambda: drill.rows("select now() > %s + interval '3.5 seconds'", paused_at) == [(True,)], "a long pause")
+    drill.release(first)
+    first.send(signal.SIGCONT)
+    drill.wait_lines(
+        lambda lines: any(line["what"] == "fenced" and line["pid"] == first.pid for line in lines),
+        "the first executor is fenced at its step",
+        child=first,
+    )
+    drill.release()
+    drill.wait_status("one", "succeeded")
+    bodies = [line for line in drill.lines() if line["what"] == "start" and line["kind"] == "model"]
+    assert [line["pid"] for line in bodies if line["step"] == 3] == [second.pid]
+    assert left_by_porter(drill, "one") == WHOLE
+
+
 def test_a_restart_of_the_server_does_not_make_live_executors_take_over_each_other(drill: Drill) -> None:
     """One of them comes back late, and its lock was seen free before the restart: it has its time all the same."""
     patient = {"TIMESTEP_TAKEOVER_SECONDS": "60"}
