@@ -159,8 +159,9 @@ def problems(chaos: Chaos, agents: dict[str, str]) -> list[str]:
     """Return what is wrong when all is over, in words."""
     drill = chaos.drill
     found: list[str] = []
-    for run, status in drill.rows("select id, status from timestep.runs where status <> 'succeeded'"):
-        found.append(f"{run} is {status}")
+    runs = "select id, status, reason, attempt, error from timestep.runs where status <> 'succeeded'"
+    for run, status, reason, attempt, error in drill.rows(runs):
+        found.append(f"{run} is {status}: {reason} after {attempt} attempts, {error}")
     workflows = "select workflow_uuid, status from dbos.workflow_status where status <> 'SUCCESS'"
     for workflow, status in drill.rows(workflows):
         found.append(f"workflow {workflow} is {status}")

@@ -50,7 +50,8 @@ def test_no_run_is_lost_or_repeated_whatever_happens_to_executors_and_server(dri
         f"{len(agents)} runs, {raged_until - began_at:.0f} s of chaos, {time.monotonic() - raged_until:.0f} s more: "
         + ", ".join(f"{count} {what}" for what, count in sorted(chaos.happened.items()))
     )
-    assert problems(chaos, agents) == []
+    found = problems(chaos, agents)
+    assert not found, "\n".join(found[:40])
 
 
 def _number(name: str, default: float) -> float:

@@ -302,6 +302,23 @@ def leave_rate_limits(executor_id: str, queue: str) -> None:
         connection.execute(change.values(queue_name=queue))
 
 
+def count_starts_again(executor_id: str, *, has_left: bool) -> None:
+    """Count the starts of what a gone executor was executing from zero where a step was recorded since the last one.
+
+    DBOS gives a workflow up after so many starts, whether it came on or not. `has_left`: the executor ended by itself,
+    and none of its workflows had to do with it. May be repeated.
+    """
+    instance = _instance()
+    ws, steps = instance._sys_db.tables.workflow_status, instance._sys_db.tables.operation_outputs
+    came_on = sa.exists().where(
+        steps.c.workflow_uuid == ws.c.workflow_uuid,
+        steps.c.completed_at_epoch_ms >= sa.func.coalesce(ws.c.started_at_epoch_ms, ws.c.created_at),
+    )
+    change = sa.update(ws).where(ws.c.status == "PENDING", ws.c.executor_id == executor_id)
+    with _alone(instance._sys_db) as connection:
+        connection.execute((change if has_left else change.where(came_on)).values(recovery_attempts=0))
+
+
 def executors_with_work() -> list[tuple[str, str]]:
     """Return id and application version of the executors that execute workflows of this application, or did."""
     instance = _instance()

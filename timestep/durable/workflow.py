@@ -16,7 +16,7 @@ from dbos import DBOS
 
 from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of, reason_of
-from timestep.durable.engine import engine
+from timestep.durable.engine import engine, while_launched
 from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
@@ -141,9 +141,9 @@ def register_workflows() -> None:
     """Make the workflows known to DBOS; before it is launched, and again after its registry was destroyed."""
     _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
         name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
-    )(agent_run)
-    _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(copy_segment)
-    _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(scheduled_agent_run)
+    )(while_launched(agent_run))
+    _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(while_launched(copy_segment))
+    _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(while_launched(scheduled_agent_run))
 
 
 def registered(name: str) -> Callable[..., Any]:

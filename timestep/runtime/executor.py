@@ -265,7 +265,7 @@ class Executor:
         for each in gone:
             if self._try_lock(each.id):
                 try:
-                    self._adopt(connection, each.id)
+                    self._adopt(connection, each.id, has_left=each.has_left)
                 finally:
                     connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + each.id])
 
@@ -279,7 +279,7 @@ class Executor:
         patience = self._settings.takeover_seconds
         return other.free_seconds >= patience and other.up_seconds >= patience
 
-    def _adopt(self, connection: psycopg.Connection[Any], executor_id: str) -> None:
+    def _adopt(self, connection: psycopg.Connection[Any], executor_id: str, *, has_left: bool) -> None:
         def adopt_other_versions() -> None:
             if self._versions is not None:
                 self._versions.adopt(executor_id)
@@ -287,8 +287,11 @@ class Executor:
         def leave_rate_limits() -> None:
             dbos_seam.leave_rate_limits(executor_id, SEGMENT_QUEUE)
 
-        self._do(connection, adopt_other_versions)
-        self._do(connection, leave_rate_limits)
+        def count_starts_again() -> None:
+            dbos_seam.count_starts_again(executor_id, has_left=has_left)
+
+        for preparation in (adopt_other_versions, leave_rate_limits, count_starts_again):
+            self._do(connection, preparation)
         count = dbos_seam.recover_executors([executor_id])
         left = dbos_seam.pending_of_executor(executor_id)
         if count:

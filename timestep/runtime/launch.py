@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 
 from timestep.durable import dbos_seam, ending, runner
-from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
+from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import ensure_own_queues
 from timestep.durable.registry import registered_names
@@ -158,8 +158,9 @@ def cleanup_dbos() -> Done:
         stopped, _executor = _executor, None
         if stopped is not None:
             launched = engine()
-            set_engine(None)
+            begin_to_stop()
             run_in_thread(lambda: _stop(stopped, launched))
+            set_engine(None)
         reset_current_database()
         reset_settings()
     return Done()
@@ -260,10 +261,12 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
 
 
 def _stop(executor: Executor, launched: Engine) -> None:
+    dbos_seam.stop_taking_work()
+    gate.is_draining = True
     executor.rest()
     ending.finish()
-    launched.client.destroy()
     DBOS.destroy()
+    launched.client.destroy()
     executor.stop()
 
 
