@@ -110,4 +110,4 @@ def runs_on_executors(connection: sa.Connection, *, limit: int) -> dict[str, tup
     first = sa.func.array_agg(postgresql.aggregate_order_by(runs.c.id, runs.c.segment_started_at, runs.c.id))
     query = sa.select(runs.c.executor_id, sa.func.count(), first).where(runs.c.status == "running")
     rows = connection.execute(query.group_by(runs.c.executor_id))
-    return {executor_id: (count, ids[:limit]) for executor_id, count, ids in rows}
+    return {executor_id: (count, list(ids[:limit])) for executor_id, count, ids in rows}
