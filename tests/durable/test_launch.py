@@ -255,6 +255,7 @@ async def test_a_queued_run_that_is_taken_before_the_engine_is_in_place_waits_fo
     ensure_dbos_launched()
 
     assert (await timestep.wait_run(new_id)).output == "Hello"
+    assert database.value("select recovery_attempts from dbos.workflow_status") == 1
 
 
 async def test_a_stop_fails_no_run_that_is_under_way(
