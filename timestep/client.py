@@ -10,10 +10,22 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from timestep import approvals, runs
+from timestep import approvals, executors, runs
 from timestep.errors import InvalidInputError
 from timestep.events import stream_run
-from timestep.records import FINISHED, USAGE_KEYS, Approval, Run, RunLimits, RunStatus, Step, UsageKey, UsageTotal
+from timestep.records import (
+    FINISHED,
+    USAGE_KEYS,
+    Approval,
+    Executor,
+    Run,
+    RunLimits,
+    RunStatus,
+    Step,
+    StrandedRun,
+    UsageKey,
+    UsageTotal,
+)
 from timestep.settings import current_settings
 from timestep.store.connection import Database
 from timestep.store.current import open_current_database, open_other_database
@@ -55,6 +67,15 @@ class Client:
         return await asyncio.to_thread(
             runs.find_runs, database, statuses=statuses, agent=agent, session_id=session_id, limit=limit
         )
+
+    async def list_stranded_runs(self, *, limit: int = 100) -> list[StrandedRun]:
+        """Return the runs that no live executor can take, with what is missing and what mends it."""
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(executors.list_stranded_runs, database, client, limit=limit)
+
+    async def list_executors(self) -> list[Executor]:
+        """Return the processes that execute runs, the oldest first; those that are gone until they are taken over."""
+        return await asyncio.to_thread(executors.list_executors, await self._database())
 
     async def list_steps(self, run_id: str) -> list[Step]:
         """Return the recorded steps of a run, segment by segment."""

@@ -176,6 +176,48 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Executor:
+    """A process that executes runs, as it is seen from outside.
+
+    `is_alive`: it holds its lock in Postgres; the row may outlive it. `agents` are those whose queued runs it takes,
+    `queues` those that it takes them from, None for all of them. `running` is how many runs it executes, `run_ids` are
+    those that began first, at most 100. `last_seen_at` is now when it is alive, else the time when its lock was first
+    seen free, None when it gave it up itself or nobody has looked.
+    """
+
+    executor_id: str
+    application_version: str
+    host: str
+    pid: int
+    is_alive: bool
+    agents: Sequence[str]
+    queues: Sequence[str] | None
+    running: int
+    run_ids: Sequence[str]
+    started_at: datetime
+    last_seen_at: datetime | None
+
+
+WhyStranded = Literal["executor", "version", "agent", "queue"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrandedRun:
+    """A run that no live executor can take.
+
+    `why` is what is missing: any executor, one whose version fits the recorded steps, one that knows the agent, or one
+    that listens to the queue. `detail` says it in words and `hint` what mends it, a command.
+    """
+
+    run_id: str
+    agent: str
+    status: RunStatus
+    why: WhyStranded
+    detail: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolCall:
     """The call that a tool's body executes.
 

@@ -145,12 +145,15 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
     return stored.run
 
 
-def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
+def resume_run(
+    database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None, version: str | None = None
+) -> Run:
     """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
 
     A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
     first step in a new one, on the newest application version. A failed run gets a new segment with a copy of the
-    journal before the failure. `max_turns` raises the limit of a run that has reached it.
+    journal before the failure. `max_turns` raises the limit of a run that has reached it. `version` is the application
+    version that executes a new segment, the newest when absent.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -164,7 +167,7 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
         if not database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
     elif is_parked and not client.list_workflow_steps(current):  # nothing holds it to the version that parked it
-        _fork(database, client, stored, max_turns=max_turns)
+        _fork(database, client, stored, max_turns=max_turns, version=version)
     elif run.status == "cancelled" or is_parked:
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
@@ -175,24 +178,28 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
     elif run.status == "failed":
-        _fork(database, client, stored, max_turns=max_turns)
+        _fork(database, client, stored, max_turns=max_turns, version=version)
     else:
         hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
         raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
     return run
 
 
-def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
+def _fork(
+    database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None, version: str | None
+) -> None:
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
     # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
-    copy_journal(client, run.run_id, run.segment + 1)
+    copy_journal(client, run.run_id, run.segment + 1, version=version)
     database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
 
 
-def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
+def copy_journal(client: DBOSClient, run_id: str, number: int, *, version: str | None = None) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
+
+    It is bound to `version`, to none when absent.
 
     A failed step at the very end is left out: it is what the new segment tries again. So is what comes after it, the
     write of a foreign session and the end of the stream.
@@ -202,12 +209,16 @@ def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     steps = [step for step in client.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
-        last = steps[-1]
-        has_failed = isinstance(last["output"], dict) and "error" in last["output"]
-        start = last["function_id"] if has_failed else last["function_id"] + 1
+        start = steps[-1]["function_id"] if _has_failed(steps[-1]) else steps[-1]["function_id"] + 1
     with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # it may be there from an earlier try
-        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE)
+        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE, application_version=version)
     return following
+
+
+def ends_with_error(client: DBOSClient, workflow_id: str) -> bool:
+    """Whether the last recorded step of a segment has failed."""
+    steps = client.list_workflow_steps(workflow_id)
+    return bool(steps) and _has_failed(steps[-1])
 
 
 def list_steps(client: DBOSClient, run: Run) -> list[Step]:
@@ -259,6 +270,10 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, list):
         return [_sorted(item) for item in cast("list[Any]", value)]
     return value
+
+
+def _has_failed(step: StepInfo) -> bool:
+    return isinstance(step["output"], dict) and "error" in step["output"]
 
 
 def _step(segment: int, info: StepInfo) -> Step:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from timestep.cli import doctor
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import Database, open_database
-from timestep.store.executors import Executor, insert_executor
+from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
 from timestep.store.migrations import migrate
 
 Timestep = Callable[..., subprocess.CompletedProcess[str]]
@@ -116,10 +117,13 @@ def test_a_migrated_database_shows_its_revision_and_executors(timestep_command: 
     migrate(database)
     row = Executor(id="executor-7", application_version="1", host="kitchen", pid=1, process_space="", agents=[])
     database.run_sync(insert_executor, row)
-    run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})
+    database.run_sync(insert_executor, replace(row, id="executor-8"))  # without its lock it is gone
+    with database.connect_alone() as connection:
+        connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [f"{LOCK_PREFIX}executor-7"])
+        run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})
     assert run.returncode == 0
     lines = report(run)
-    assert lines["schema timestep"]["detail"] == "revision 0003"
+    assert lines["schema timestep"]["detail"] == "revision 0005"
     assert lines["executors"]["detail"] == "1: executor-7 on kitchen"
     assert lines["database"]["detail"].startswith("running, Postgres 18")
 

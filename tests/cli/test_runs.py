@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -355,3 +356,34 @@ def test_tail_follows_a_run_that_waits_and_ends_quietly_with_ctrl_c(stored: Shop
         process.send_signal(signal.SIGINT)
         rest = process.communicate()
     assert (process.returncode, rest) == (130, ("", ""))
+
+
+def test_stranded_runs_are_named_with_the_command_that_mends_it(stored: Shop) -> None:
+    listed = stored.call("runs", "list", "--stranded")
+    assert listed.returncode == 0
+    assert re.search(
+        r"^order-6  support  queued  no executor that takes runs is alive  Start one: `timestep worker MODULE`\.$",
+        listed.stdout,
+        re.MULTILINE,
+    )
+    found = json.loads(stored.call("runs", "list", "--stranded", "--json").stdout)
+    assert {each["run_id"]: each["why"] for each in found}["order-6"] == "executor"
+    assert "waiting" not in {each["run_id"] for each in found}
+    doctor = json.loads(stored.call("doctor", "--json").stdout)
+    check = next(check for check in doctor["checks"] if check["name"] == "stranded runs")
+    assert check["status"] == "warn"
+    assert "order-6: no executor that takes runs is alive" in check["detail"]
+    assert "timestep runs list --stranded" in check["hint"]
+    other = stored.call("runs", "list", "--stranded", "--status", "failed")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "--stranded lists the stranded runs of all" in other.stderr
+
+
+def test_executors_that_are_gone_are_listed_as_such(stored: Shop) -> None:
+    listed = stored.call("executors", "list")
+    assert listed.stdout.splitlines()[0].split()[:3] == ["ID", "STATUS", "VERSION"]
+    assert {line.split()[1] for line in listed.stdout.splitlines()[1:]} == {"gone"}
+    found = json.loads(stored.call("executors", "list", "--json").stdout)
+    assert {(each["application_version"], each["is_alive"], each["running"]) for each in found} == {
+        ("shop:1:1", False, 0)
+    }

@@ -180,3 +180,55 @@ def test_the_deployment_of_the_repository_works_as_it_stands(shop: Shop) -> None
             if process.poll() is None:
                 process.kill()
     assert process.returncode == 0
+
+
+def test_many_processes_are_started_ended_and_started_again_when_they_die(shop: Shop) -> None:
+    (shop.folder / "one.py").write_text(
+        "from timestep import register_agents\nimport shop\nregister_agents(shop.support)\n"
+    )
+    with worker(shop, "one.py", "--processes", "2") as parent:
+        assert parent.stdout is not None
+        ready = [parent.ready_line, parent.stdout.readline()]  # type: ignore[attr-defined]
+        listed = json.loads(shop.call("executors", "list", "--json").stdout)
+        alive = {each["executor_id"]: each["pid"] for each in listed if each["is_alive"]}
+        assert {line.split()[2] for line in ready} == set(alive)
+        os.kill(alive[ready[0].split()[2]], signal.SIGKILL)
+        again = parent.stdout.readline()
+        assert again.startswith("ready  ")
+        assert again.split()[2] not in alive
+        assert shop.call("run", "order 5").stdout == "Your order 5 is on its way.\n"
+        parent.send_signal(signal.SIGTERM)
+        _, err = parent.communicate(timeout=LIMIT_SECONDS)
+    assert parent.returncode == 0
+    assert err.count("Stopping: ") == 2
+    assert "ended with signal 9; the next one starts in" in err
+    assert not [each for each in json.loads(shop.call("executors", "list", "--json").stdout) if each["is_alive"]]
+
+
+def test_processes_whose_parent_was_killed_end_by_themselves(shop: Shop) -> None:
+    with worker(shop, "shop", "--processes", "2") as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        parent.kill()
+        _, err = parent.communicate(timeout=LIMIT_SECONDS)
+    assert err.count("Stopping: ") == 2
+
+
+def test_processes_that_cannot_start_end_the_parent_with_their_exit_code(shop: Shop) -> None:
+    run = shop.call("worker", "nonsense", "--processes", "2")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.count("error: ") == 1
+    few = shop.call("worker", "shop", "--processes", "0")
+    assert few.returncode == 2
+
+
+def test_a_second_worker_with_the_same_executor_id_does_not_start(shop: Shop) -> None:
+    shop.environment["TIMESTEP_EXECUTOR_ID"] = "till-1"
+    try:
+        with worker(shop, "shop"):
+            second = shop.call("worker", "shop")
+    finally:
+        del shop.environment["TIMESTEP_EXECUTOR_ID"]
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr.startswith("error: Another live process has the executor id 'till-1'.\n")
+    assert "\nhint: " in second.stderr

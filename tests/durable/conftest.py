@@ -86,6 +86,10 @@ class Journal:
         rows = self.query("select status from timestep.runs where id = %s", run_id)
         return rows[0]["status"] if rows else None
 
+    def wait_for(self, query: str) -> None:
+        """Wait until a query has a row."""
+        wait_until(lambda: self.query(query), query)
+
     def wait_for_status(self, run_id: str, *statuses: str) -> None:
         """Wait until a run has one of these statuses."""
         wait_until(lambda: self.status(run_id) in statuses, f"{run_id} {statuses}, is {self.status(run_id)}")

@@ -31,7 +31,7 @@ class Place:
 
     def __init__(self, database: Database, client: DBOSClient, journal: Any) -> None:
         self.database, self.client, self.journal = database, client, journal
-        self.chores = Chores(database, client, executor_id="test")
+        self.chores = Chores(database, client, executor_id="test", version="test:1:1")
 
     def run(self, run_id: str, *, status: str, workflow: str | None, reason: str | None = None) -> None:
         """Store an old run, and its workflow when that is there."""

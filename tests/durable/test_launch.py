@@ -26,6 +26,7 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.errors import DatabaseNotReadyError, SettingsError
+from timestep.runtime import launch
 
 
 @pytest.fixture
@@ -235,3 +236,59 @@ def test_public_names_load_lazily_and_are_all_there() -> None:
     assert set(dir(timestep)) == set(timestep.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         timestep.nothing  # noqa: B018 - reading it raises
+
+
+async def test_a_queued_run_that_is_taken_before_the_engine_is_in_place_waits_for_it(
+    database: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = says("Hello")
+    ensure_dbos_launched(queues=())
+    queue_agent_workflow(agent, "Hi", workflow_id=new_id)
+    cleanup_dbos()
+    connect = launch.connect_client
+
+    def connect_late(*args: Any, **kwargs: Any) -> Any:
+        database.wait_for(f"select 1 from dbos.workflow_status where workflow_uuid = '{new_id}' and status = 'PENDING'")
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(launch, "connect_client", connect_late)
+    ensure_dbos_launched()
+
+    assert (await timestep.wait_run(new_id)).output == "Hello"
+    assert database.value("select recovery_attempts from dbos.workflow_status") == 1
+
+
+async def test_a_stop_fails_no_run_that_is_under_way(
+    database: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[str] = []
+    entered, left = threading.Event(), threading.Event()
+
+    @function_tool
+    def dig() -> str:
+        """Dig."""
+        bodies.append("dig")
+        entered.set()
+        left.wait(10)
+        return "dug"
+
+    model = ScriptedModel([[function_call("dig", {}, call_id="call_1")], [assistant_message("Done")]])
+    agent = Agent(name="digger", model=model, tools=[dig])
+    ensure_dbos_launched()
+    queue_agent_workflow(agent, "Hi", workflow_id=new_id)
+    await asyncio.to_thread(entered.wait, 10)
+    rest = launch.Executor.rest
+
+    def rest_late(self: Any) -> None:
+        left.set()  # the tool ends while the engine stops
+        database.wait_for("select 1 from dbos.operation_outputs where function_name like 'tool_call%%'")
+        rest(self)
+
+    monkeypatch.setattr(launch.Executor, "rest", rest_late)
+    cleanup_dbos()
+    monkeypatch.undo()
+    assert database.status(new_id) == "running"
+    ensure_dbos_launched()
+
+    assert (await timestep.wait_run(new_id)).output == "Done"
+    assert bodies == ["dig"]

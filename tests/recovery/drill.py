@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,12 +19,12 @@ import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
 
 HERE = Path(__file__).parent
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 40
 
 
-def wait_until(claim: Callable[[], object], what: str) -> None:
+def wait_until(claim: Callable[[], object], what: str, *, seconds: float = LIMIT_SECONDS) -> None:
     """Wait for a state; the limit only ends a test that hangs."""
-    limit = time.monotonic() + LIMIT_SECONDS
+    limit = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < limit, f"never happened: {what}"
         time.sleep(0.02)
@@ -82,7 +83,8 @@ class Child:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         if self.pid not in self.warm.codes:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and the warm process has not said so yet
+                os.kill(self.pid, signal.SIGKILL)
         self.warm.code(self.pid)
 
     def end(self) -> None:

@@ -9,7 +9,15 @@ import json
 from typing import Any
 
 import side_log
-from agents import Agent, Model, ModelBehaviorError, ModelResponse, function_tool
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    Model,
+    ModelBehaviorError,
+    ModelResponse,
+    function_tool,
+    input_guardrail,
+)
 from agents.usage import Usage
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from scenario import body, thread_body
@@ -62,6 +70,16 @@ def drag(number: int) -> str:
     return f"box {number}, attempt {call.attempt}"
 
 
-def build() -> Agent[Any]:
-    """Return the agent. Its input is the name of the tool to use."""
-    return Agent(name="porter", model=PorterMind(), tools=[carry, drag])
+@input_guardrail(run_in_parallel=False)
+async def is_polite(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+
+def build(code: str = "") -> Agent[Any]:
+    """Return the agent. Its input is the name of the tool to use.
+
+    `code` is what another version of the program changed: "guarded" has steps of its own, "empty" lost its tools.
+    """
+    guardrails = [is_polite] if code == "guarded" else []
+    tools = [] if code == "empty" else [carry, drag]
+    return Agent(name="porter", model=PorterMind(), tools=tools, input_guardrails=guardrails)

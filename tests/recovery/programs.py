@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
+import signal
+import threading
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +35,10 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.durable import rate_limits
+from timestep.durable.gate import gate
 from timestep.durable.scope import Scope
 from timestep.runtime import drain
+from timestep.runtime import executor as runtime_executor
 
 GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, what is it?"}]
 
@@ -80,20 +86,76 @@ def _draw_ids_late() -> None:
 
 
 async def executor(
-    *, runs: Sequence[str] = (), queued: Sequence[str] = (), tool: str = "carry", has_agent: bool = True, **options: Any
+    *,
+    runs: Sequence[str] = (),
+    queued: Sequence[str] = (),
+    tool: str = "carry",
+    has_agent: bool = True,
+    takes_runs: bool = True,
+    is_far: bool = False,
+    namespace: str = "",
+    code: str = "",
+    **options: Any,
 ) -> None:
-    """Start the runs of the porter, and execute what there is until killed."""
+    """Start the runs of the porter, and execute what there is until killed.
+
+    `is_far`: as if on a machine of its own. `namespace`: in this network namespace.
+    """
+    if namespace:
+        _enter(namespace)
     stops.install()
+    if is_far:
+        _move_away()
     if has_agent:
-        register_agents(porter.build())
-    await ensure_dbos_launched()
+        register_agents(porter.build(code))
+    await ensure_dbos_launched(queues=None if takes_runs else ())
     side_log.write("launched", "")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave)
     for run in queued:
         queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
     await asyncio.gather(*(_carry(run, tool, **options) for run in runs))
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
+
+
+async def chaos_executor(*, is_far: bool) -> None:
+    """Execute runs of the porter and of the till until ended, killed or fenced; each body takes a while."""
+    stops.install()
+    if is_far:
+        _move_away()
+    scenario.SLOW.update(dict.fromkeys(("porter", "till", "carry", "look", "pay 1", "file"), 0.15))
+    register_agents(porter.build(), till.build())
+    await ensure_dbos_launched()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave)
+    while not gate.is_fenced:
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+def _enter(namespace: str) -> None:
+    """Move this thread, and those that it starts, into a network namespace."""
+    with open(f"/var/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0) != 0:
+            raise OSError(ctypes.get_errno(), f"setns to {namespace}")
+
+
+def _move_away() -> None:
+    """Let this process be as if on a machine of its own."""
+    space = uuid.uuid4().hex
+    runtime_executor.process_space = lambda: space
+
+
+def _leave() -> None:
+    """Drain and end, as a worker does at SIGTERM."""
+
+    def leave() -> None:
+        has_finished = drain()
+        cleanup_dbos()
+        side_log.write("left", "", has_finished=has_finished)
+        os._exit(0)
+
+    threading.Thread(target=leave).start()
 
 
 async def speaker(*, queued: Sequence[str] = ()) -> None:

@@ -40,20 +40,20 @@ def is_stop(run: str, point: str) -> bool:
     return True
 
 
-def is_released() -> bool:
-    """Whether what is held goes on: in every process, or in this one."""
-    return (folder() / "release").exists() or (folder() / f"release_{os.getpid()}").exists()
+def is_released(run: str = "") -> bool:
+    """Whether what is held goes on: in every process, in this one, or in this run."""
+    return any((folder() / name).exists() for name in ("release", f"release_{os.getpid()}", f"release_{run}"))
 
 
 async def stop_at(run: str, point: str) -> None:
     """Wait at `point`, if this is where the process is to stop, until it is killed or released."""
     if is_stop(run, point):
-        while not is_released():
+        while not is_released(run):
             await asyncio.sleep(POLL_SECONDS)
 
 
 def stop_thread_at(run: str, point: str) -> None:
     """As `stop_at`, in a thread."""
     if is_stop(run, point):
-        while not is_released():
+        while not is_released(run):
             time.sleep(POLL_SECONDS)

@@ -34,9 +34,9 @@ def install() -> None:
 def _watch_gate() -> None:
     pass_through = Gate.pass_through
 
-    async def watched(self: Gate) -> None:
+    async def watched(self: Gate, *, has_begun: bool = False) -> None:
         try:
-            await pass_through(self)
+            await pass_through(self, has_begun=has_begun)
         except ExecutorFencedError:
             side_log.write("fenced", "")
             raise
@@ -63,8 +63,11 @@ async def _watched(
     reservation: StepReservation, name: str, body: Callable[[], Any], execute: Callable[[Callable[[], Any]], Any]
 ) -> Any:
     run, step = reservation._step_ctx.workflow_id, reservation.step_id
+    is_live = False
 
     async def inside() -> Any:
+        nonlocal is_live
+        is_live = True
         side_log.write("start", run, kind="step", name=name, step=step)
         if name.startswith("mcp_list_tools"):
             await side_log.stop_at(run, f"body {step}")
@@ -75,6 +78,8 @@ async def _watched(
 
     await side_log.stop_at(run, f"begin {step}")
     result = await execute(inside)
+    if is_live:
+        side_log.write("kept", run, step=step)
     await side_log.stop_at(run, f"recorded {step}")
     return result
 

@@ -8,6 +8,9 @@ import comparison
 from comparison import STEPS, WHOLE, left_by_porter
 from drill import Drill, wait_until
 
+from timestep.runs import connect_client
+from timestep.store.connection import open_database
+
 FREE_LOCKS = """
 select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
 """
@@ -84,6 +87,30 @@ def test_a_fenced_executor_begins_no_step_of_a_run_that_goes_on_elsewhere(drill:
     assert drill.started("one") == STEPS
 
 
+def test_a_paused_executor_begins_no_body_before_it_has_looked_at_its_lock(drill: Drill) -> None:
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "1"}
+    first = drill.start("executor", environment=quick, stops={"one": "begin 3"}, runs=["one"])
+    drill.wait_reached("one", child=first)
+    first.send(signal.SIGSTOP)
+    paused_at = drill.rows("select now()")[0][0]
+    drill.rows(FREE_LOCKS)
+    second = drill.start("executor", environment=quick, stops={"one": "body 3"})
+    drill.wait_reached("one", child=second)
+    wait_until(lambda: drill.rows("select now() > %s + interval '3.5 seconds'", paused_at) == [(True,)], "a long pause")
+    drill.release(first)
+    first.send(signal.SIGCONT)
+    drill.wait_lines(
+        lambda lines: any(line["what"] == "fenced" and line["pid"] == first.pid for line in lines),
+        "the first executor is fenced at its step",
+        child=first,
+    )
+    drill.release()
+    drill.wait_status("one", "succeeded")
+    bodies = [line for line in drill.lines() if line["what"] == "start" and line["kind"] == "model"]
+    assert [line["pid"] for line in bodies if line["step"] == 3] == [second.pid]
+    assert left_by_porter(drill, "one") == WHOLE
+
+
 def test_a_restart_of_the_server_does_not_make_live_executors_take_over_each_other(drill: Drill) -> None:
     """One of them comes back late, and its lock was seen free before the restart: it has its time all the same."""
     patient = {"TIMESTEP_TAKEOVER_SECONDS": "60"}
@@ -156,6 +183,70 @@ def test_a_stopped_executor_hands_its_runs_over(drill: Drill) -> None:
     drill.wait_status("one", "succeeded")
     assert left_by_porter(drill, "one") == WHOLE
     assert drill.started("one") == STEPS
+
+
+def test_a_rate_limit_on_starts_does_not_hold_up_what_is_taken_over(drill: Drill) -> None:
+    database = open_database(drill.server.url(drill.database), application=drill.database)
+    client = connect_client(database, name=drill.database)
+    for name, global_concurrency in (("few", None), ("one", 1)):
+        client.register_queue(
+            name, limiter={"limit": 1, "period": 3600}, global_concurrency=global_concurrency, polling_interval_sec=0.1
+        )
+    client.destroy()
+    database.close()
+    stops = {"early": "recorded 2", "alone": "recorded 2"}
+    first = drill.start("executor", stops=stops, queued=["early"], queue_name="few")
+    drill.wait_reached("early", child=first)
+    other = drill.start("executor", stops=stops, queued=["alone"], queue_name="one")
+    wait_until(lambda: drill.workflow_status("alone") == "PENDING", "the run of the other queue is started")
+    for child in (first, other):
+        child.send(signal.SIGSTOP)
+    drill.execute("update dbos.workflow_status set started_at_epoch_ms = 0")  # the hour is over
+    drill.start("executor", stops={"late": "recorded 2"}, queued=["late"], queue_name="few")
+    wait_until(lambda: drill.workflow_status("late") == "PENDING", "another one has started since")
+    for child in (first, other):
+        child.kill()
+    drill.wait_status("early", "succeeded")
+    assert drill.started("early") == STEPS
+    query = "select queue_name from dbos.workflow_status where workflow_uuid = 'alone'"
+    assert drill.rows(query) == [("one",)], "its queue limits more than starts"
+
+
+def test_sigterm_lets_a_step_finish_and_hands_over_without_a_takeover(drill: Drill) -> None:
+    """No new step begins, however long the last one takes; another machine goes on though it takes over nobody."""
+    patient = {"TIMESTEP_TAKEOVER_SECONDS": "3600"}
+    stops = {"one": "body 2", "two": "recorded 2"}
+    first = drill.start("executor", environment=patient, is_far=True, stops=stops, runs=list(stops))
+    drill.wait_reached(*stops, child=first)
+    second = drill.start("executor", environment=patient, is_far=True)
+    drill.wait_launched(second)
+    first.send(signal.SIGTERM)
+    wait_until(
+        lambda: drill.rows("select 1 from timestep.executors where free_since is null having count(*) = 2"), "both live"
+    )
+    drill.release(first)
+    drill.wait_lines(lambda lines: any(line["what"] == "left" for line in lines), "it has left", child=second)
+    for run in stops:
+        drill.wait_status(run, "succeeded")
+        assert left_by_porter(drill, run) == WHOLE
+        assert drill.started(run) == STEPS
+    where = [line["pid"] for line in drill.lines() if line["what"] == "start" and line["kind"] == "step"]
+    assert where.count(first.pid) == 4, "the two steps of each run that had begun, and no other one"
+    assert [line["has_finished"] for line in drill.lines() if line["what"] == "left"] == [True]
+
+
+def test_a_drain_that_lasts_lets_no_step_begin(drill: Drill) -> None:
+    first = drill.start("executor", stops={"one": "body 2", "two": "end 1"}, runs=["one", "two"])
+    drill.wait_reached("one", "two", child=first)
+    first.send(signal.SIGTERM)
+    seen = drill.rows("select now()")[0][0]
+    (drill.folder / "release_two").touch()
+    wait_until(lambda: drill.rows("select now() > %s + interval '2.5 seconds'", seen) == [(True,)], "two ticks")
+    assert drill.started("two") == STEPS[:1]
+    drill.release()
+    drill.wait_lines(lambda lines: any(line["what"] == "left" for line in lines), "it has left", child=first)
+    assert drill.started("two") == STEPS[:1]
+    assert drill.started("one") == STEPS[:2]
 
 
 def test_a_run_whose_agent_the_executor_does_not_know_waits_for_one_that_knows_it(drill: Drill) -> None:

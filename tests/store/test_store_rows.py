@@ -151,16 +151,16 @@ def test_a_definition_is_stored_once_by_its_hash(database: Database) -> None:
 
 def test_an_executor_that_registers_again_is_brought_up_to_date(database: Database) -> None:
     database.run_sync(insert_executor, EXECUTOR)
-    (first,) = database.run_sync(list_executors)
+    ((first, is_alive),) = database.run_sync(list_executors)
     database.run_sync(insert_executor, replace(EXECUTOR, agents=["desk"]))
     database.run_sync(insert_executor, replace(EXECUTOR, id="e2"))
 
-    assert first == replace(EXECUTOR, started_at=first.started_at)
-    rows = database.run_sync(list_executors)
+    assert (first, is_alive) == (replace(EXECUTOR, started_at=first.started_at), False)
+    rows = [row for row, _ in database.run_sync(list_executors)]
     assert [(row.id, list(row.agents)) for row in rows] == [("e1", ["desk"]), ("e2", ["desk", "clerk"])]
     database.run_sync(delete_executor, "e1")
     database.run_sync(delete_executor, "e1")
-    assert [row.id for row in database.run_sync(list_executors)] == ["e2"]
+    assert [row.id for row, _ in database.run_sync(list_executors)] == ["e2"]
 
 
 @pytest.mark.parametrize("column", ["result", "error"])

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approvals": ("timestep.cli.approvals", "List what runs wait for, and decide it."),
     "usage": ("timestep.cli.usage", "Sum up the tokens and the cost of model calls."),
     "models": ("timestep.cli.models", "List the models of the providers, and try one."),
+    "executors": ("timestep.cli.executors", "List the processes that execute runs."),
     "worker": ("timestep.cli.worker", "Execute runs with the agents of a module."),
     "demo": ("timestep.cli.demo", "Watch a run survive kill -9."),
     "db": ("timestep.cli.db", "Start, stop, migrate and open the database."),

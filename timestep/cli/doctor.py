@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "fail"]
 OLLAMA_PORT = 11434
 OLDEST_PYTHON = (3, 11)
+MOST_STRANDED = 3
+"""Stranded runs that are named."""
 
 SUPPORTED: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {
     "dbos": ((3, 4), (3, 5)),
@@ -185,7 +187,7 @@ def _check_schemas(settings: Settings) -> Iterator[Check]:
 
     from timestep.cli.database import open_without_starting
     from timestep.ids import DBOS_SCHEMA
-    from timestep.store.executors import list_executors
+    from timestep.store.executors import list_live_executors
     from timestep.store.migrations import stored_revision
 
     def dbos_version(connection: sa.Connection) -> int | None:
@@ -200,8 +202,10 @@ def _check_schemas(settings: Settings) -> Iterator[Check]:
         version = database.run_sync(dbos_version)
         yield _check_schema("schema dbos", None if version is None else str(version), settings)
         if stored_revision(database) is not None:
-            executors = [row for row in database.run_sync(list_executors) if row.free_since is None]
+            executors = database.run_sync(list_live_executors) if _is_current(database) else []
             yield _check_executors([f"{row.id} on {row.host}" for row in executors])
+            if version is not None and _is_current(database):
+                yield _check_stranded(database, settings)
     except TimestepError as error:
         yield Check(name="schemas", status="fail", detail=str(error), hint=error.hint, is_about_database=True)
     except exc.DBAPIError as error:
@@ -247,6 +251,31 @@ def _check_executors(names: list[str]) -> Check:
         return Check(name="executors", status="ok", detail="none; queued runs wait for one", hint=hint)
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return Check(name="executors", status="ok", detail=f"{len(names)}: {shown}")
+
+
+def _is_current(database: Database) -> bool:
+    from timestep.store.migrations import HEAD_REVISION, stored_revision
+
+    return stored_revision(database) == HEAD_REVISION
+
+
+def _check_stranded(database: Database, settings: Settings) -> Check:
+    from timestep.cli.quiet import quieten
+    from timestep.executors import list_stranded_runs
+    from timestep.runs import connect_client
+
+    quieten()
+    client = connect_client(database, name=settings.name)
+    try:
+        found = list_stranded_runs(database, client, limit=MOST_STRANDED + 1)
+    finally:
+        client.destroy()
+    if not found:
+        return Check(name="stranded runs", status="ok", detail="none")
+    shown = "; ".join(f"{run.run_id}: {run.detail}" for run in found[:MOST_STRANDED])
+    more = "; ..." if len(found) > MOST_STRANDED else ""
+    hint = f"{found[0].hint} All of them: `timestep runs list --stranded`."
+    return Check(name="stranded runs", status="warn", detail=f"{shown}{more}", hint=hint)
 
 
 def _check_models() -> Iterator[Check]:

@@ -61,6 +61,7 @@ def command() -> None:
 @click.option("--agent", metavar="NAME", help="Runs of this agent.")
 @click.option("--session", "session_id", metavar="ID", help="Runs of this session.")
 @click.option("--id", "id_prefix", metavar="PREFIX", help="Runs whose id begins so.")
+@click.option("--stranded", is_flag=True, help="Runs that no live executor can take, why, and what mends it.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
 @time_option
 @json_option
@@ -69,6 +70,7 @@ def list_command(
     agent: str | None,
     session_id: str | None,
     id_prefix: str | None,
+    stranded: bool,
     limit: int,
     time_style: TimeStyle,
     as_json: bool,
@@ -76,12 +78,18 @@ def list_command(
     """Print runs, the newest first.
 
     \b
-    Example:
+    Examples:
       timestep runs list --status failed --agent support
+      timestep runs list --stranded
     """
     from timestep.cli.desk import open_desk
     from timestep.runs import find_runs
 
+    if stranded:
+        if statuses or agent or session_id or id_prefix:
+            raise click.UsageError("--stranded lists the stranded runs of all: leave the other filters out.")
+        _list_stranded(limit, as_json=as_json)
+        return
     with open_desk() as desk:
         found = find_runs(
             desk.database, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
@@ -106,6 +114,24 @@ def list_command(
             ]
             for run in found
         ],
+    )
+
+
+def _list_stranded(limit: int, *, as_json: bool) -> None:
+    from timestep.cli.desk import open_desk
+    from timestep.executors import list_stranded_runs
+
+    with open_desk() as desk:
+        found = list_stranded_runs(desk.database, desk.client, limit=limit)
+    if as_json:
+        emit_json(found)
+        return
+    if not found:
+        note("No run is stranded.")
+        return
+    emit_table(
+        ["ID", "AGENT", "STATUS", "WHY", "WHAT TO DO"],
+        [[each.run_id, each.agent, each.status, each.detail, each.hint] for each in found],
     )
 
 

@@ -16,19 +16,37 @@ LOOK_SECONDS = 0.5
 """How often the executor is looked at: whether another one has taken over."""
 
 
+MOST_PROCESSES = 256
+
+
 @click.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
-def command(modules: tuple[str, ...]) -> None:
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1, max=MOST_PROCESSES),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Executors to run, each a process of its own; one that dies is started again.",
+)
+@click.option("--parent", type=int, hidden=True)
+@click.pass_context
+def command(context: click.Context, modules: tuple[str, ...], processes: int, parent: int | None) -> None:
     """Execute runs with the agents of modules until SIGTERM or Ctrl-C.
 
     A MODULE is a name such as my_app.agents or a file. Every agents.Agent at its top level is registered, or what the
     module registers itself. SIGTERM and Ctrl-C let the steps that run finish, then hand the rest over; a
-    second one ends at once.
+    second one ends at once. With --processes the parent tells all of its processes.
 
     \b
-    Example:
+    Examples:
       timestep worker my_app.agents
+      timestep worker my_app.agents --processes 4
     """
+    if processes > 1:
+        from timestep.cli.processes import keep_running
+
+        context.exit(keep_running(modules, processes))
     from timestep.cli.modules import register_modules
     from timestep.cli.quiet import quieten
     from timestep.runtime import cleanup_dbos, drain, ensure_dbos_launched
@@ -46,14 +64,15 @@ def command(modules: tuple[str, ...]) -> None:
         signal.signal(number, stop)
     ensure_dbos_launched()
     emit(_ready_line())
-    _wait(stopping)
+    _wait(stopping, parent=parent)
     note("Stopping: the steps that run may finish, no new one begins.")
     if not drain():
         note("Some steps did not finish in time; they are done again elsewhere.")
     cleanup_dbos()
 
 
-def _wait(stopping: threading.Event) -> None:
+def _wait(stopping: threading.Event, *, parent: int | None) -> None:
+    """Return when a signal came, or when the parent that started this process has died."""
     from timestep.durable.gate import gate
     from timestep.runtime import cleanup_dbos
 
@@ -61,6 +80,8 @@ def _wait(stopping: threading.Event) -> None:
         if gate.is_fenced:
             cleanup_dbos()
             raise ExecutorFencedError
+        if parent is not None and os.getppid() != parent:
+            stopping.set()
 
 
 def _ready_line() -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 from dbos import DBOSClient
 
 from timestep.errors import UnsupportedError
 from timestep.settings import Settings
 from timestep.store.connection import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,31 +32,62 @@ class Engine:
 
 
 _engine: Engine | None = None
+_stopping: Engine | None = None
+"""An engine that takes no work any more, for what is under way."""
+
 _launcher: Callable[[], None] | None = None
 
 
 def engine() -> Engine:
-    """Return the engine of this process.
+    """Return the engine of this process, also while it stops.
 
     Raises:
         UnsupportedError: it is not launched.
     """
-    if _engine is None:
+    found = _engine or _stopping
+    if found is None:
         raise UnsupportedError(
             "The engine is not launched in this process.", hint="Call `ensure_dbos_launched()` first."
         )
-    return _engine
+    return found
 
 
 def is_engine_launched() -> bool:
-    """Whether the engine of this process is launched."""
+    """Whether the engine of this process is launched, and does not stop."""
     return _engine is not None
 
 
 def set_engine(new: Engine | None) -> None:
     """Put the engine in place, or take it away."""
-    global _engine
-    _engine = new
+    global _engine, _stopping
+    _engine, _stopping = new, None
+
+
+def begin_to_stop() -> None:
+    """Let the engine be one that stops: new runs need another one, what is under way keeps it."""
+    global _engine, _stopping
+    _engine, _stopping = None, _engine
+
+
+def while_launched(workflow: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let a workflow begin when the engine is there, and not end for the reason that it is gone.
+
+    DBOS takes work from its queues before the engine is in place, and until it is destroyed. An error of that time
+    would be recorded as the workflow's end; as a cancelled task it goes on elsewhere.
+    """
+
+    @functools.wraps(workflow)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        while not is_engine_launched():
+            await asyncio.sleep(WAIT_SECONDS)
+        try:
+            return await workflow(*args, **kwargs)
+        except Exception:
+            if not is_engine_launched():
+                raise asyncio.CancelledError from None
+            raise
+
+    return guarded
 
 
 def set_launcher(launcher: Callable[[], None]) -> None:

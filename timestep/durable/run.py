@@ -8,12 +8,22 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from agents import AgentsException, MaxTurnsExceeded, RunConfig, Runner, RunResult, RunResultStreaming, RunState
+from agents import (
+    AgentsException,
+    MaxTurnsExceeded,
+    ModelBehaviorError,
+    RunConfig,
+    Runner,
+    RunResult,
+    RunResultStreaming,
+    RunState,
+)
 from agents.run import DEFAULT_MAX_TURNS
 
 from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.decisions import apply_decisions
+from timestep.durable.engine import engine
 from timestep.durable.halt import Halted, Question
 from timestep.durable.origin import origin_of
 from timestep.durable.registry import RegisteredAgent
@@ -22,7 +32,9 @@ from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.snapshots import check_snapshot, restore_state
 from timestep.durable.step import StepFailure
+from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
+from timestep.runs import ends_with_error
 from timestep.store.runs import StoredRun
 from timestep.store.segments import StartedSegment
 
@@ -31,6 +43,10 @@ log = logging.getLogger("timestep")
 
 class NotResumable(Exception):
     """The snapshot from which a segment starts cannot be used by today's code; its cause says why."""
+
+
+class NotReplayable(Exception):
+    """The recorded turns of an adopted run ask for what today's code does not have; its cause says for what."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +82,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     Raises:
         StepFailure: DBOS could not run or read a step; the segment must stop without an outcome.
         NotResumable: the snapshot cannot be used; the segment must stop without an outcome.
+        NotReplayable: the journal does not fit; the segment must stop without an outcome.
     """
     stored = started.stored
     scope = Scope(segment=segment)
@@ -85,8 +102,10 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
             result = await _run(entry, scope, run_input, started, session=session, run_config=config)
         except Halted:
             pass  # the questions are with the segment
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
+        except Exception as error:
             failure = error
+            if await _is_of_other_code(error, stored, segment):
+                raise NotReplayable from error
             log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
     outcome = Outcome(
         result=result,
@@ -144,6 +163,17 @@ async def load_state(
     if max_turns is not None:
         agents_seam.set_max_turns(loaded, max_turns)
     return loaded
+
+
+async def _is_of_other_code(error: Exception, stored: StoredRun, segment: Segment) -> bool:
+    """Whether an adopted run fails because its recorded turns ask for what this code does not have.
+
+    The version that recorded them went on from there; this one fails before it has done anything itself.
+    """
+    if stored.adopted_from is None or segment.is_live or not isinstance(error, ModelBehaviorError):
+        return False
+    workflow_id, client = segment_id(segment.run_id, segment.number), engine().client
+    return not await engine().database.run_apart(lambda: ends_with_error(client, workflow_id))
 
 
 def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, scope: Scope) -> RunSession:

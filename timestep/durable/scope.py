@@ -54,6 +54,7 @@ class Segment:
     `attempt` counts the executions of this segment: 1 means that nothing of it was started before. A fork goes on
     from the copied journal of a failed segment. A foreign one is a workflow of the program's own, without a run.
     `waiting_calls` are those of its model calls that wait for a rate limit now.
+    `is_live`: a step has run that was not recorded before.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Segment:
     attempt: int = 1
     is_fork: bool = False
     is_foreign: bool = False
+    is_live: bool = False
     stream: bool = False
     max_result_bytes: int
     record: Record = field(default_factory=Record)

@@ -53,6 +53,8 @@ async def run_step(
     limit_bytes = segment.max_result_bytes if max_bytes is None else max_bytes
 
     async def enclosed() -> tuple[Envelope, str]:
+        await _pass_gate(has_begun=True)  # the process may have been paused since
+        segment.is_live = True
         try:
             envelope = await body()
             return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
@@ -60,10 +62,7 @@ async def run_step(
             envelope = {"error": encode_error(error)}
             return envelope, dump_json(envelope)
 
-    try:
-        await gate.pass_through()
-    except Exception as error:
-        raise StepFailure(error) from error
+    await _pass_gate()
     halt = segment.halt
     if halt.questions:
         raise await halt.quiet()
@@ -78,6 +77,13 @@ async def run_step(
     if segment.is_foreign:  # a workflow of the program's own has no run that could wait
         raise StepFailure(error_of(question))
     raise await halt.ask(question)
+
+
+async def _pass_gate(*, has_begun: bool = False) -> None:
+    try:
+        await gate.pass_through(has_begun=has_begun)
+    except Exception as error:
+        raise StepFailure(error) from error
 
 
 async def _run(

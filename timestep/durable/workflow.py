@@ -16,13 +16,13 @@ from dbos import DBOS
 
 from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of, reason_of
-from timestep.durable.engine import engine
+from timestep.durable.engine import engine, while_launched
 from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.request import request_of
-from timestep.durable.run import NotResumable, Outcome, run_segment
+from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.scope import Segment
 from timestep.durable.step import StepFailure, is_history_change
 from timestep.durable.stream_writer import BURST, StreamWriter
@@ -43,7 +43,7 @@ from timestep.ids import (
 )
 from timestep.runs import copy_journal, digest_of, enqueue_run
 from timestep.serializer import encode_error
-from timestep.store.runs import get_stored_run, mark_parked
+from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
 
 MAX_RECOVERY_ATTEMPTS = 20
@@ -82,7 +82,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
             raise RunCancelledError(f"The run {run_id!r} was cancelled.", run_id=run_id)
         return _summary(started, number)
     if entry is None:
-        await _park(run_id, workflow_id, reason="agent_not_registered")
+        await _park(started.stored, workflow_id, reason="agent_not_registered")
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = _segment(run_id, number, started)
     if segment.stream and number > 1:
@@ -141,9 +141,9 @@ def register_workflows() -> None:
     """Make the workflows known to DBOS; before it is launched, and again after its registry was destroyed."""
     _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
         name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
-    )(agent_run)
-    _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(copy_segment)
-    _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(scheduled_agent_run)
+    )(while_launched(agent_run))
+    _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(while_launched(copy_segment))
+    _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(while_launched(scheduled_agent_run))
 
 
 def registered(name: str) -> Callable[..., Any]:
@@ -197,16 +197,27 @@ async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment
     except NotResumable as refused:
         cause = refused.__cause__
         assert isinstance(cause, Exception)
-        await _park(segment.run_id, workflow_id, reason=reason_of(cause) or "snapshot", error=cause)
+        await _park(started.stored, workflow_id, reason=reason_of(cause) or "snapshot", error=cause)
         raise cause from None
+    except NotReplayable as refused:
+        cause = refused.__cause__
+        assert isinstance(cause, Exception)
+        raise await _history_changed(started.stored, workflow_id, cause) from cause
     except StepFailure as failure:
         if is_history_change(failure.cause):
-            error = HistoryChangedError(
-                f"The recorded steps of run {segment.run_id!r} do not fit the code that replays them: {failure.cause}"
-            )
-            await _park(segment.run_id, workflow_id, reason="history_changed", error=error)
-            raise error from failure.cause
+            raise await _history_changed(started.stored, workflow_id, failure.cause) from failure.cause
         raise failure.cause from None
+
+
+async def _history_changed(stored: StoredRun, workflow_id: str, cause: Exception) -> HistoryChangedError:
+    """Park a run whose recorded steps do not fit, and return the error that says so."""
+    recorded = f", recorded by version {stored.adopted_from}," if stored.adopted_from is not None else ""
+    error = HistoryChangedError(
+        f"The steps of run {stored.run.run_id!r}{recorded} do not fit the code that replays them, version "
+        f"{engine().application_version}: {cause}"
+    )
+    await _park(stored, workflow_id, reason="history_changed", error=error)
+    return error
 
 
 def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> tuple[Outcome, Closing]:
@@ -227,19 +238,26 @@ async def _check_closed(run_id: str, number: int) -> None:
         raise RunCancelledError(f"The run {run_id!r} was cancelled ({stored.run.reason}).", run_id=run_id)
 
 
-async def _park(run_id: str, workflow_id: str, *, reason: str, error: Exception | None = None) -> None:
-    """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it."""
+async def _park(stored: StoredRun, workflow_id: str, *, reason: str, error: Exception | None = None) -> None:
+    """Interrupt a run without closing its segment: the journal stays, and a resume goes on from it.
+
+    A run that was adopted waits for the version that recorded its steps; another one may try again.
+    """
     why = encode_error(error) if error is not None else None
-    await engine().database.run_until_done(mark_parked, run_id, reason=reason, error=why)
-    await _give_up(workflow_id)
+    await engine().database.run_until_done(mark_parked, stored.run.run_id, reason=reason, error=why)
+    await _give_up(workflow_id, version=stored.adopted_from)
 
 
-async def _give_up(workflow_id: str) -> None:
-    """Let DBOS know the workflow as cancelled, which a resume puts back on its queue."""
+async def _give_up(workflow_id: str, *, version: str | None = None) -> None:
+    """Let DBOS know the workflow as cancelled, which a resume puts back on its queue; bound to `version`, if given."""
+
+    def cancel() -> None:
+        if version is not None:
+            dbos_seam.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
+        engine().client.cancel_workflow(workflow_id)
+
     # Outside this task's context: inside it the cancellation would be recorded as a step.
-    await asyncio.get_running_loop().run_in_executor(
-        dbos_seam.executor_pool(), engine().client.cancel_workflow, workflow_id
-    )
+    await asyncio.get_running_loop().run_in_executor(dbos_seam.executor_pool(), cancel)
 
 
 def _settle(waiting: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -42,8 +42,9 @@ BATCH_RUNS = 1000
 class Chores:
     """The chores of one executor."""
 
-    def __init__(self, database: Database, client: DBOSClient, *, executor_id: str) -> None:
-        self._database, self._client, self._executor_id = database, client, executor_id
+    def __init__(self, database: Database, client: DBOSClient, *, executor_id: str, version: str) -> None:
+        self._database, self._client = database, client
+        self._executor_id, self._version = executor_id, version
         self._suspects: set[str] = set()
         self._stuck: set[str] = set()
         self._last: dict[float, float] = dict.fromkeys((EXPIRY_SECONDS, LOOSE_ENDS_SECONDS), time.monotonic())
@@ -87,9 +88,12 @@ class Chores:
         agents = registered_names()
         waiting = self._database.run_sync(runs_waiting_for_agents, agents, limit=BATCH_RUNS) if agents else []
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
-        for workflow_id in self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting]):
+        parked = self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting])
+        if parked:  # executors of the version that parked them do not know the agents
+            dbos_seam.bind_workflows(self._client, parked, self._version)
+        for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
-                resume_run(self._database, self._client, run_of_segment(workflow_id)[0])
+                resume_run(self._database, self._client, run_of_segment(workflow_id)[0], version=self._version)
 
     def _look_at_pauses(self) -> None:
         """Hear of the models whose provider wants no call for a while, so that calls without a limit need not ask."""

@@ -16,17 +16,22 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import class_row
 
 from timestep.durable import dbos_seam
 from timestep.durable.gate import Gate
 from timestep.durable.registry import registered_names
 from timestep.errors import ExecutorIdInUseError
+from timestep.ids import SEGMENT_QUEUE
+from timestep.runtime.versions import LiveExecutor, Versions
 from timestep.settings import Settings
 from timestep.store.connection import Database
 from timestep.store.executors import LOCK_PREFIX, insert_executor
@@ -36,16 +41,28 @@ log = logging.getLogger("timestep")
 
 TICK_SECONDS = 1.0
 
-_FREE = """
-select e.id, e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
-       extract(epoch from now() - pg_postmaster_start_time()) as up_seconds
+SHORTEST_GOOD_SECONDS = 3 * TICK_SECONDS
+"""How long a look at the own lock holds at least; else as long as the others wait before they take over."""
+
+_OTHERS = """
+select e.id, e.application_version as version, e.queues is null or json_array_length(e.queues) > 0 as takes_runs,
+  e.pid, e.process_space, extract(epoch from now() - e.free_since) as free_seconds,
+  extract(epoch from now() - pg_postmaster_start_time()) as up_seconds,
+  coalesce(e.free_since = 'epoch', false) as has_left,
+  not exists (
+    select 1 from pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.classid::bigint = ((hashtextextended(%(prefix)s || e.id, 0) >> 32) & 4294967295)
+      and l.objid::bigint = (hashtextextended(%(prefix)s || e.id, 0) & 4294967295)) as is_free
 from timestep.executors e
-where e.id <> %(me)s and not exists (
-  select 1 from pg_locks l
-  where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-    and l.database = (select oid from pg_database where datname = current_database())
-    and l.classid::bigint = ((hashtextextended(%(prefix)s || e.id, 0) >> 32) & 4294967295)
-    and l.objid::bigint = (hashtextextended(%(prefix)s || e.id, 0) & 4294967295))
+where e.id <> %(me)s
+"""
+
+
+_NOTICE_SOON = """
+select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false)
 """
 
 
@@ -63,12 +80,40 @@ def process_space() -> str:
         return f"unknown-{uuid.uuid4().hex}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Other:
+    """Another executor as a tick sees it.
+
+    `free_seconds` is None when its lock was not seen free before; `has_left`: it gave the lock up itself.
+    """
+
+    id: str
+    version: str
+    takes_runs: bool
+    pid: int
+    process_space: str
+    free_seconds: float | None
+    up_seconds: float
+    has_left: bool
+    is_free: bool
+
+    def live(self) -> LiveExecutor:
+        return LiveExecutor(executor_id=self.id, version=self.version, takes_runs=self.takes_runs)
+
+
 class Executor:
     """This process as an executor."""
 
     def __init__(
-        self, database: Database, settings: Settings, *, version: str, gate: Gate, takes_runs: bool = True
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        version: str,
+        gate: Gate,
+        queues: Sequence[str] | None = None,
     ) -> None:
+        """`queues` are those that runs are taken from, None for all of them."""
         self.id = settings.executor_id or new_executor_id()
         self._database, self._settings, self._version, self._gate = database, settings, version, gate
         self._connection: psycopg.Connection[Any] | None = None
@@ -77,8 +122,9 @@ class Executor:
         self._due: Callable[[], Sequence[Callable[[], None]]] = list
         self._failing: set[str] = set()
         self._has_launched = False
-        self._takes_runs = takes_runs
+        self._queues = queues
         self._told: list[str] = []
+        self._versions: Versions | None = None
 
     def start(self) -> None:
         """Take the lock and tell the others of this executor; before DBOS is launched.
@@ -92,9 +138,12 @@ class Executor:
         self._tell()
         self._thread.start()
 
-    def launched(self, due: Callable[[], Sequence[Callable[[], None]]]) -> None:
-        """Begin to take over, and to do the chores that `due` returns at each tick; after DBOS is launched."""
-        self._due = due
+    def launched(self, due: Callable[[], Sequence[Callable[[], None]]], versions: Versions | None = None) -> None:
+        """Begin to take over, and to do the chores that `due` returns at each tick; after DBOS is launched.
+
+        With `versions` what is bound to versions that are gone is taken over too.
+        """
+        self._due, self._versions = due, versions
         self._has_launched = True
 
     def tell_agents_when_changed(self) -> None:
@@ -127,6 +176,7 @@ class Executor:
             pid=os.getpid(),
             process_space=process_space(),
             agents=self._agents(),
+            queues=self._queues,
         )
         self._database.run_sync(insert_executor, row)
         self._told = list(row.agents)
@@ -134,6 +184,10 @@ class Executor:
     def _agents(self) -> list[str]:
         """Return the agents whose queued runs are executed here."""
         return registered_names() if self._takes_runs else []
+
+    @property
+    def _takes_runs(self) -> bool:
+        return self._queues is None or bool(self._queues)
 
     def _live(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
@@ -148,11 +202,14 @@ class Executor:
         if self._connection is None or self._connection.closed:
             self._regain()
         assert self._connection is not None
-        free = self._connection.execute(_FREE, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
-        self._gate.is_open = True
+        began_at = time.monotonic()
+        with self._connection.cursor(row_factory=class_row(_Other)) as cursor:
+            others = cursor.execute(_OTHERS, {"me": self.id, "prefix": LOCK_PREFIX}).fetchall()
+        good_seconds = max(self._settings.takeover_seconds, SHORTEST_GOOD_SECONDS)
+        self._gate.confirm(seconds=good_seconds - (time.monotonic() - began_at))
         if not self._has_launched or self._gate.is_fenced:
             return
-        self._take_over(self._connection, free)
+        self._take_over(self._connection, others)
         for chore in self._due():
             self._do(self._connection, chore)
 
@@ -181,12 +238,12 @@ class Executor:
         self._connection = self._connect()
         known = self._connection.execute("select 1 from timestep.executors where id = %s", [self.id]).fetchone()
         if known is None:
-            self._fence()
+            self._fence()  # its lock stays free: what it may have taken meanwhile is taken over too
+            return
         if not self._try_lock(self.id):
             raise psycopg.OperationalError("another process is looking at this executor's lock")
         self._connection.execute("update timestep.executors set free_since = null where id = %s", [self.id])
-        if not self._gate.is_fenced:
-            log.warning("Executor %s has its lock back.", self.id)
+        log.warning("Executor %s has its lock back.", self.id)
 
     def _fence(self) -> None:
         if not self._gate.is_fenced:
@@ -195,23 +252,46 @@ class Executor:
         if self._has_launched:
             dbos_seam.stop_taking_work()
 
-    def _take_over(self, connection: psycopg.Connection[Any], free: list[tuple[Any, ...]]) -> None:
-        for executor_id, pid, space, free_seconds, up_seconds in free:
-            is_dead = space == process_space() and not _is_alive(pid)
-            if free_seconds is None and not is_dead:
-                connection.execute("update timestep.executors set free_since = now() where id = %s", [executor_id])
-                continue
-            patience = self._settings.takeover_seconds
-            is_due = free_seconds is not None and free_seconds >= patience and up_seconds >= patience
-            if (is_dead or is_due) and self._try_lock(executor_id):
-                try:
-                    self._adopt(connection, executor_id)
-                finally:
-                    connection.execute(
-                        "select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + executor_id]
-                    )
+    def _take_over(self, connection: psycopg.Connection[Any], others: list[_Other]) -> None:
+        gone = [each for each in others if each.is_free and self._is_gone(connection, each)]
+        me = LiveExecutor(executor_id=self.id, version=self._version, takes_runs=self._takes_runs)
+        live = {me, *(each.live() for each in others if each not in gone)}
 
-    def _adopt(self, connection: psycopg.Connection[Any], executor_id: str) -> None:
+        def look_at_versions() -> None:
+            if self._versions is not None:
+                self._versions.look(live)
+
+        self._do(connection, look_at_versions)
+        for each in gone:
+            if self._try_lock(each.id):
+                try:
+                    self._adopt(connection, each.id, has_left=each.has_left)
+                finally:
+                    connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [LOCK_PREFIX + each.id])
+
+    def _is_gone(self, connection: psycopg.Connection[Any], other: _Other) -> bool:
+        """Whether an executor whose lock is free is to be taken over now; one that may come back has its time."""
+        if other.has_left or (other.process_space == process_space() and not _is_alive(other.pid)):
+            return True
+        if other.free_seconds is None:
+            connection.execute("update timestep.executors set free_since = now() where id = %s", [other.id])
+            return False
+        patience = self._settings.takeover_seconds
+        return other.free_seconds >= patience and other.up_seconds >= patience
+
+    def _adopt(self, connection: psycopg.Connection[Any], executor_id: str, *, has_left: bool) -> None:
+        def adopt_other_versions() -> None:
+            if self._versions is not None:
+                self._versions.adopt(executor_id)
+
+        def leave_rate_limits() -> None:
+            dbos_seam.leave_rate_limits(executor_id, SEGMENT_QUEUE)
+
+        def count_starts_again() -> None:
+            dbos_seam.count_starts_again(executor_id, has_left=has_left)
+
+        for preparation in (adopt_other_versions, leave_rate_limits, count_starts_again):
+            self._do(connection, preparation)
         count = dbos_seam.recover_executors([executor_id])
         left = dbos_seam.pending_of_executor(executor_id)
         if count:
@@ -239,7 +319,10 @@ class Executor:
             connection = self._database.creator()
             connection.autocommit = True
             return connection
-        return psycopg.connect(self._database.url, **options)
+        connection = psycopg.connect(self._database.url, **options)
+        # Else the server would hold the lock of a machine that lost its network or its power for hours.
+        connection.execute(_NOTICE_SOON)
+        return connection
 
 
 def _is_alive(pid: int) -> bool:

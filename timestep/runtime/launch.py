@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 
 from timestep.durable import dbos_seam, ending, runner
-from timestep.durable.engine import Engine, engine, is_engine_launched, set_engine, set_launcher
+from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import ensure_own_queues
 from timestep.durable.registry import registered_names
@@ -32,6 +32,7 @@ from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION, SEGMENT_QUEUE
 from timestep.runs import connect_client, sqlalchemy_url
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
+from timestep.runtime.versions import Versions
 from timestep.serializer import JournalSerializer, refuse_pickles
 from timestep.settings import (
     Settings,
@@ -160,8 +161,9 @@ def cleanup_dbos() -> Done:
         stopped, _executor = _executor, None
         if stopped is not None:
             launched = engine()
-            set_engine(None)
+            begin_to_stop()
             run_in_thread(lambda: _stop(stopped, launched))
+            set_engine(None)
         reset_current_database()
         reset_settings()
     return Done()
@@ -173,7 +175,7 @@ def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
     What is left is handed over at once when the process stops.
     """
     dbos_seam.stop_taking_work()
-    gate.is_open = False
+    gate.is_draining = True
     deadline = time.monotonic() + seconds
     while gate.inside and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -194,13 +196,14 @@ def _launch(queues: Sequence[str] | None) -> None:
     atexit.register(cleanup_dbos)  # after the embedded server's own: exit handlers run last in, first out
     refuse_pickles()
     runner.install()
-    gate.is_open, gate.is_fenced = True, False
-    executor = Executor(database, settings, version=version, gate=gate, takes_runs=queues is None or bool(queues))
+    gate.reset()
+    listened = None if queues is None else [*queues, SEGMENT_QUEUE] if queues or registered_names() else []
+    executor = Executor(database, settings, version=version, gate=gate, queues=queues)
     executor.start()
     try:
         DBOS(config=_config(settings, database, executor_id=executor.id, version=version))
-        if queues is not None:
-            DBOS.listen_queues([*queues, SEGMENT_QUEUE] if queues or registered_names() else [])
+        if listened is not None:
+            DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
         DBOS.launch()
@@ -228,8 +231,9 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    chores = Chores(database, client, executor_id=executor.id)
-    executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()])
+    chores = Chores(database, client, executor_id=executor.id, version=version)
+    versions = Versions(database, client, version=version)
+    executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
 
 
@@ -260,10 +264,12 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
 
 
 def _stop(executor: Executor, launched: Engine) -> None:
+    dbos_seam.stop_taking_work()
+    gate.is_draining = True
     executor.rest()
     ending.finish()
-    launched.client.destroy()
     DBOS.destroy()
+    launched.client.destroy()
     executor.stop()
 
 

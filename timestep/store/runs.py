@@ -48,6 +48,8 @@ class StoredRun:
     executed_seconds: float
     deadline_at: datetime | None
     last_agent: str | None
+    application_version: str | None
+    adopted_from: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,22 @@ def mark_cancelled(
     return before
 
 
-def mark_parked(connection: sa.Connection, run_id: str, *, reason: str, error: dict[str, Any] | None = None) -> bool:
-    """Interrupt a running run whose segment cannot go on here, without closing the segment; `error` says why."""
-    change = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "running")
-    return connection.execute(change.values(status="interrupted", reason=reason, error=error)).rowcount == 1
+def mark_parked(
+    connection: sa.Connection,
+    run_id: str,
+    *,
+    reason: str,
+    error: dict[str, Any] | None = None,
+    was: Sequence[RunStatus] = ("running",),
+) -> bool:
+    """Interrupt a run whose segment cannot go on here, without closing the segment; `error` says why.
+
+    A run that was adopted from another application version is that version's again.
+    """
+    change = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was))
+    version = sa.func.coalesce(runs.c.adopted_from, runs.c.application_version)
+    values = {"status": "interrupted", "reason": reason, "error": error, "adopted_from": None}
+    return connection.execute(change.values(application_version=version, **values)).rowcount == 1
 
 
 def prepare_resume(
@@ -201,6 +215,38 @@ def unfinished_segments(
     """
     found = connection.execute(_UNFINISHED, {"age": older_than_seconds, "after": after, "limit": limit})
     return [(run_id, segment, status) for run_id, segment, status in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingRun:
+    """A run that an executor must have or take, with what tells which one can. `version` is that of its last one."""
+
+    run_id: str
+    segment: int
+    agent: str
+    status: RunStatus
+    reason: str | None
+    queue: str | None
+    version: str | None
+
+
+@one_statement
+def waiting_runs(connection: sa.Connection, *, after: str = "", limit: int = 1000) -> list[WaitingRun]:
+    """Return runs that are queued or running, or are interrupted until an executor fits them.
+
+    In the order of their ids; `after` is the last one of the page before.
+    """
+    columns = runs.c.id, runs.c.segment, runs.c.agent, runs.c.status, runs.c.reason, runs.c.queue
+    is_waiting = sa.or_(
+        runs.c.status.in_(("queued", "running")),
+        sa.and_(
+            runs.c.status == "interrupted", runs.c.reason.in_(("agent_not_registered", "history_changed"))
+        ),
+    )  # fmt: skip
+    query = sa.select(*columns, runs.c.application_version).where(is_waiting, runs.c.id > after)
+    names = WaitingRun.__dataclass_fields__
+    found = connection.execute(query.order_by(runs.c.id).limit(limit))
+    return [WaitingRun(**dict(zip(names, row, strict=True))) for row in found]
 
 
 def get_stored_run(connection: sa.Connection, run_id: str) -> StoredRun:
@@ -346,6 +392,8 @@ def stored_run(row: Any) -> StoredRun:
         "executed_seconds",
         "deadline_at",
         "last_agent",
+        "application_version",
+        "adopted_from",
     )
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 

@@ -46,6 +46,8 @@ _START = f"""
   status = 'running', reason = null, segment = :segment,
   attempt = case when r.segment = :segment then r.attempt + 1 else 1 end,
   agent_hash = coalesce(:agent_hash, r.agent_hash),
+  adopted_from = case when r.segment = :segment and r.attempt > 0 then
+    case when r.application_version <> :application_version then r.application_version else r.adopted_from end end,
   executor_id = :executor_id, application_version = :application_version,
   session_position = {_POSITION.format(session="r.session_id", known="r.session_position")},
   started_at = coalesce(r.started_at, now()), segment_started_at = now(), waits_for = null, waits_since = null,

@@ -151,6 +151,11 @@ runs = sa.Table(
     sa.Column("parent_run_id", sa.Text, comment="Run or workflow that started this one."),
     sa.Column("executor_id", sa.Text, comment="Executor that started the newest segment last."),
     sa.Column("application_version", sa.Text, comment="Application version of that executor."),
+    sa.Column(
+        "adopted_from",
+        sa.Text,
+        comment="Application version that began the journal of the newest segment, when another one goes on with it.",
+    ),
     sa.Column("timeout_seconds", sa.Float, comment="Limit of execution over all segments."),
     sa.Column(
         "executed_seconds",
@@ -397,6 +402,7 @@ executors = sa.Table(
         comment="Boot and pid namespace: an executor with the same value can tell whether the pid is dead.",
     ),
     sa.Column("agents", JSON, nullable=False, comment="Names of the registered agents."),
+    sa.Column("queues", JSON, comment="Queues that it takes runs from; null for all of them."),
     _time("started_at", "When the executor started.", nullable=False, default_now=True),
     _time("free_since", "When its lock was first seen free; null while it lives."),
     comment="Processes that execute segments.",
