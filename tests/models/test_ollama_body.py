@@ -138,10 +138,13 @@ def test_the_tool_choice_says_what_is_offered_and_what_has_to_come(choice: Any, 
     assert told == ([f"Answer by calling a tool: {' or '.join(must)}."] if must else [])
 
 
-@pytest.mark.parametrize("choice", ["other", MCPToolChoice(server_label="s", name="t")])
-def test_a_tool_choice_that_cannot_be_honoured_is_refused(choice: Any) -> None:
+@pytest.mark.parametrize(
+    ("choice", "tools"),
+    [("other", [go]), ("other", []), ("required", []), (MCPToolChoice(server_label="s", name="t"), [go])],
+)
+def test_a_tool_choice_that_cannot_be_honoured_is_refused(choice: Any, tools: list[Any]) -> None:
     with pytest.raises(UserError):
-        body(ModelSettings(tool_choice=choice), tools=[go])
+        body(ModelSettings(tool_choice=choice), tools=tools)
 
 
 def test_a_hosted_tool_is_refused() -> None:
