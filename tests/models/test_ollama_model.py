@@ -83,6 +83,13 @@ async def test_headers_and_query_of_the_settings_are_sent(model: OllamaModel, se
     assert (request.headers["x-team"], request.path) == ("a", "/api/chat?trace=1")
 
 
+async def test_an_image_is_sent_as_its_data(model: OllamaModel, server: OllamaServer, output: Output) -> None:
+    server.script(answer("A boat"))
+    content = [{"type": "input_text", "text": "?"}, {"type": "input_image", "image_url": "data:image/png;base64,QUJD"}]
+    await output(model, [{"role": "user", "content": content}])
+    assert server.bodies[0]["messages"] == [{"role": "user", "content": "?", "images": ["QUJD"]}]
+
+
 @pytest.mark.parametrize("text", ["half \ud800 pair", "line\u2028end\u0085", '"quoted"\n'])
 async def test_any_text_arrives(model: OllamaModel, server: OllamaServer, text: str) -> None:
     server.script(answer("Hi"))
