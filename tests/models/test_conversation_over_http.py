@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aimock_server import journal_of
 
 from timestep import (
     MultiModelProvider,
@@ -45,9 +45,7 @@ def provider(aimock: str) -> None:
 
 def last_request(aimock: str, path: str) -> str:
     """Return the last request of a path, as the server has noted it."""
-    with urllib.request.urlopen(f"{aimock}/__aimock/journal") as response:
-        noted = [each for each in json.load(response) if each["path"] == path]
-    return json.dumps(noted[-1]["body"])
+    return json.dumps([each for each in journal_of(aimock) if each["path"] == path][-1]["body"])
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
