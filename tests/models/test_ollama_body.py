@@ -66,6 +66,10 @@ def test_the_settings_become_options() -> None:
     }  # fmt: skip
 
 
+def test_one_text_to_stop_at_is_enough() -> None:
+    assert body(ModelSettings(extra_args={"stop": "END"})).fields["options"] == {"stop": ["END"]}
+
+
 def test_an_extra_body_is_taken_as_it_is() -> None:
     found = body(ModelSettings(temperature=1, extra_body={"options": {"seed": 1}, "keep_alive": 0}))
     assert found.fields["options"] == {"temperature": 1, "seed": 1}

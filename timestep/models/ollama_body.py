@@ -128,6 +128,8 @@ def _add_settings(fields: dict[str, Json], settings: ModelSettings) -> None:
         extra = dict(cast("Mapping[str, Json]", settings.extra_body))
         options |= extra.pop("options", None) or {}
         fields |= extra
+    if isinstance(stop := options.get("stop"), str):
+        options["stop"] = [stop]  # one text is enough for OpenAI; Ollama wants a list
     if options := {name: value for name, value in options.items() if value is not None}:
         fields["options"] = options
 
