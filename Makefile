@@ -29,8 +29,8 @@ endef
 help: ## List the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1|/' | column -t -s '|'
 
-demo: $(READY) ## Watch an agent survive kill -9: no key, no server.
-	@$(BIN)/timestep demo
+demo: $(READY) ## Watch an agent survive kill -9: no key, no server; MODEL=local for a real small model.
+	@$(BIN)/timestep demo $(if $(MODEL),--model $(MODEL))
 
 test: check $(SERVERS) ## Run every check and every test.
 	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile

@@ -20,6 +20,7 @@ from timestep.cli.demo.proof import Count, Kill, count_calls
 from timestep.cli.demo.screen import Screen
 from timestep.cli.demo.side_log import LogLine, SideLog
 from timestep.embedded_postgres import EmbeddedPostgres
+from timestep.errors import ModelNotConfiguredError
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,7 @@ def test_on_a_terminal_the_table_is_drawn_in_place(empty: Path, variables: dict[
     assert "no kill, and nothing that had finished was done again." in text
 
 
-@pytest.mark.parametrize("words", [["--kills", "many"], ["--kills", "-1"], ["--seed", "x"], ["more"]])
+@pytest.mark.parametrize("words", [["--kills", "many"], ["--kills", "-1"], ["--seed", "x"], ["--model", "x"], ["more"]])
 def test_wrong_arguments_end_with_2(empty: Path, variables: dict[str, str], words: list[str]) -> None:
     run = call(empty, variables, "-m", "timestep", "demo", *words)
     assert (run.returncode, run.stdout) == (2, "")
@@ -160,7 +161,7 @@ def test_a_process_that_fails_by_itself_is_told_with_its_last_line(empty: Path, 
     run = call(empty, broken, "-m", "timestep", "demo", "--json")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("error: The process of the demo ended with code 1: ")
-    assert "timestep demo --scripted" in run.stderr
+    assert "timestep demo --model scripted" in run.stderr
 
 
 def line(phase: str, step_id: int, kind: str = "tool") -> LogLine:
@@ -216,7 +217,26 @@ def test_the_table_shows_what_ran_was_killed_and_was_replayed() -> None:
 def test_the_scripted_model_is_for_machines_without_key_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMESTEP_PROBE_LOCAL", "0")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert models.choose_model(is_scripted=False)[0] == "scripted"
+    assert models.choose_model()[0] == "scripted"
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    assert models.choose_model(is_scripted=False)[0] == "openai"
-    assert models.choose_model(is_scripted=True)[0] == "scripted"
+    assert models.choose_model()[0] == "openai"
+    assert models.choose_model("scripted")[0] == "scripted"
+
+
+@pytest.mark.parametrize(("asked", "said"), [("openai", "OPENAI_API_KEY"), ("ollama", "ollama serve")])
+def test_a_model_that_is_asked_for_and_is_not_there_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, asked: str, said: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    monkeypatch.setattr(models, "OLLAMA_URL", "http://127.0.0.1:9")
+    with pytest.raises(ModelNotConfiguredError) as caught:
+        models.choose_model(asked)
+    assert said in caught.value.hint
+
+
+def test_without_its_packages_the_local_model_says_how_to_install_them(empty: Path, variables: dict[str, str]) -> None:
+    program = "import sys; sys.modules.update(xllamacpp=None); from timestep.cli import main; main()"
+    run = call(empty, variables, "-c", program, "demo", "--model", "local", "--json")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "needs xllamacpp" in run.stderr
+    assert "pip install --no-deps xllamacpp" in run.stderr

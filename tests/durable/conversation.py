@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from agents import (
@@ -97,13 +97,17 @@ class Listener(Model):
         yield ResponseCompletedEvent.model_construct(response=final, sequence_number=2, type="response.completed")
 
 
+MakeModel = Callable[[str], Model | str]
+"""What makes the model of the front desk or the weather desk, or names it."""
+
+
 def text_of(item: Any) -> str:
     """Return the text of a message item."""
     content = item.get("content") or ""
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def new_agents(*, is_parallel: bool) -> tuple[Agent[Any], Agent[Any]]:
+def new_agents(*, is_parallel: bool, model: MakeModel) -> tuple[Agent[Any], Agent[Any]]:
     """Return the front desk, and the weather desk to which it hands off."""
 
     async def needs_approval(context: Any, arguments: dict[str, Any], call_id: str) -> bool:
@@ -124,8 +128,13 @@ def new_agents(*, is_parallel: bool) -> tuple[Agent[Any], Agent[Any]]:
         "input_guardrails": [InputGuardrail(guardrail_function=forbid, run_in_parallel=is_parallel)],
         "output_guardrails": [OutputGuardrail(guardrail_function=keep)],
     }
-    weather = Agent(name="weather", model=Listener("weather"), tools=[get_weather], **guarded)
-    return Agent(name="front", model=Listener("front"), handoffs=[weather], **guarded), weather
+    weather = Agent(
+        name="weather", instructions="You are the weather desk.", model=model("weather"), tools=[get_weather], **guarded
+    )
+    front = Agent(
+        name="front", instructions="You are the front desk.", model=model("front"), handoffs=[weather], **guarded
+    )
+    return front, weather
 
 
 async def say(agent: Agent[Any], given: Any, session: Session, *, is_durable: bool, stream: bool) -> Any:
@@ -135,9 +144,11 @@ async def say(agent: Agent[Any], given: Any, session: Session, *, is_durable: bo
     return await run_agent(agent, given, session, stream=stream)
 
 
-async def first_part(session_id: str, *, is_parallel: bool, is_durable: bool, stream: bool) -> list[str]:
+async def first_part(
+    session_id: str, *, is_parallel: bool, is_durable: bool, stream: bool, model: MakeModel = Listener
+) -> list[str]:
     """Have the conversation up to the interruption, each input with the agent that answered last; save the state."""
-    agent, weather = new_agents(is_parallel=is_parallel)
+    agent, weather = new_agents(is_parallel=is_parallel, model=model)
     session = Session(session_id)
     register_agents(agent, weather, replace=True)
     said: list[str] = []
@@ -150,9 +161,11 @@ async def first_part(session_id: str, *, is_parallel: bool, is_durable: bool, st
     return said
 
 
-async def second_part(session_id: str, *, is_parallel: bool, is_durable: bool, stream: bool) -> list[str]:
+async def second_part(
+    session_id: str, *, is_parallel: bool, is_durable: bool, stream: bool, model: MakeModel = Listener
+) -> list[str]:
     """Load the state, approve what it waits for, and have the rest of the conversation."""
-    front, agent = new_agents(is_parallel=is_parallel)
+    front, agent = new_agents(is_parallel=is_parallel, model=model)
     session = Session(session_id)
     register_agents(front, agent, replace=True)
     async with RunStateStore(agent, session_id=session_id) as store:

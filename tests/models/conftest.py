@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +12,7 @@ from typing import Any
 import ollama
 import pytest
 from agents import Model
+from aimock_server import serve_aimock
 from hypothesis import settings
 from model_calls import ask, stream
 from ollama_server import OllamaServer
@@ -31,8 +26,6 @@ from timestep.models.ollama_provider import OllamaModelProvider
 from timestep.settings import reset_settings
 
 HERE = Path(__file__).parent
-AIMOCK = HERE / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
-LIMIT_SECONDS = 60
 
 Json = dict[str, Any]
 
@@ -97,36 +90,10 @@ def output(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def aimock() -> Iterator[str]:
     """The address of a server of OpenAI's protocols and of Ollama's that nobody here wrote."""
-    node = shutil.which("node")
-    if node is None or not AIMOCK.is_file():
-        pytest.skip("aimock is not installed: run `npm ci` in tests/models")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("aimock") / "log"
-    words = [node, str(AIMOCK), "-p", str(port), "-f", str(HERE / "aimock.json"), "--chunk-size", "6", "--strict"]
-    with log.open("w") as output:
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        limit = time.monotonic() + LIMIT_SECONDS
-        while not _answers(f"{url}/__aimock/journal"):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < limit, log.read_text()
-            time.sleep(0.05)
+    with serve_aimock(HERE / "aimock.json") as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(json.loads(urllib.request.urlopen(url).read()) is not None)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import urllib.request
 from collections.abc import Sequence
@@ -61,7 +62,17 @@ class Held:
     reply: Json | Through
 
 
-Reply = Json | Refusal | Lines | Through | Held
+@dataclass(frozen=True, kw_only=True)
+class Reset:
+    """The connection is reset before a word of an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """The request is not answered until the server is closed."""
+
+
+Reply = Json | Refusal | Lines | Through | Held | Reset | Silence
 
 
 def answer(content: str = "", *, end: Json | None = None, **message: Any) -> Json:
@@ -157,6 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the test looks at the requests."""
 
     def _reply(self, reply: Reply, body: Json) -> None:
+        if isinstance(reply, (Reset, Silence)):
+            if isinstance(reply, Silence):
+                self.server.ollama.released.wait()
+            self._reset()
+            return
         if isinstance(reply, Held):
             self.server.ollama.held.set()
             self.server.ollama.released.wait()
@@ -175,6 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(chunks(reply), "whole")
         else:
             self._send(200, json.dumps(reply).encode(), {})
+
+    def _reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

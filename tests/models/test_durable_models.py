@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -25,7 +26,19 @@ from agents import (
     RunConfig,
     function_tool,
 )
-from ollama_server import Held, Lines, OllamaServer, Refusal, Reply, Through, answer, call, chunks
+from ollama_server import (
+    Held,
+    Lines,
+    OllamaServer,
+    Refusal,
+    Reply,
+    Reset,
+    Silence,
+    Through,
+    answer,
+    call,
+    chunks,
+)
 
 from timestep import (
     FallbackModel,
@@ -89,6 +102,47 @@ async def test_a_run_with_tools_and_a_passing_fault(
     calls = [each["id"] for each in told[0]["tool_calls"]]
     assert [each["tool_call_id"] for each in told[1:]] == calls
     assert len(set(calls)) == 2
+
+
+ONE_TWO = chunks(answer("One two"))[:1]
+WHOLE_FAULTS = {
+    "429": Refusal(status=429, headers={"retry-after": "0"}),
+    "500": Refusal(status=500),
+    "a page": Refusal(status=502, error=b"<html>"),
+    "reset": Reset(),
+    "silence": Silence(),
+    "malformed": Lines(lines=['{"message": {"cont']),
+    "disconnects": Lines(lines=['{"message": {"cont'], end="disconnects"),
+    "another server": Lines(lines=['{"status": "ok"}']),
+}
+STREAM_FAULTS = WHOLE_FAULTS | {
+    "malformed": Lines(lines=[*ONE_TWO, '{"message": {"cont']),
+    "disconnects": Lines(lines=ONE_TWO, end="disconnects"),
+    "ends early": Lines(lines=ONE_TWO),
+    "stalls": Lines(lines=ONE_TWO, end="stalls"),
+    "an error in mid-stream": Lines(lines=[*ONE_TWO, {"error": "the runner crashed"}]),
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "stream"),
+    [*((name, False) for name in WHOLE_FAULTS), *((name, True) for name in STREAM_FAULTS)],
+)
+async def test_a_passing_fault_is_tried_again_inside_the_step(
+    default: MultiModelProvider, server: OllamaServer, steps: Steps, new_id: str, fault: str, stream: bool
+) -> None:
+    """With a time limit of an attempt that only silence reaches; a slow machine may reach it too, and asks again."""
+    server.script((STREAM_FAULTS if stream else WHOLE_FAULTS)[fault], *[answer("Three four")] * 3)
+    is_silent = fault in ("silence", "stalls")
+    retry = dataclasses.replace(SETTINGS.retry, max_retries=3)
+    settings = ModelSettings(retry=retry, timeout=1.5 if is_silent else None)
+    agent = Agent(name="assistant", model="first/m", model_settings=settings)
+    result = await run_agent_workflow(agent, "Count", stream=stream, workflow_id=new_id)
+    assert result.output == "Three four"
+    [step] = steps(new_id)
+    assert step["ok"]["output"][0]["content"][0]["text"] == "Three four"
+    assert len(server.requests) == result.usage.requests
+    assert len(server.requests) == 2 or is_silent
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -64,7 +64,10 @@ def test_the_list_shows_host_reason_and_state_of_each_provider(command: Timestep
     gpu = found["gpu", server.url]
     assert (gpu["state"], gpu["models"]) == ("reachable", ["gpu/gpt-oss:20b", "gpu/llama3:latest"])
     assert gpu["reason"] == "the settings, base_url"
-    assert found["lab", "http://127.0.0.1:9/v1"]["state"] == "unreachable"
+    lab = found["lab", "http://127.0.0.1:9/v1"]
+    assert (lab["state"], lab["problem"]) == ("unreachable", "Nothing answers at http://127.0.0.1:9/v1.")
+    assert lab["hint"]
+    assert "OLLAMA_API_KEY" in found["ollama", "https://ollama.com"]["problem"]
     assert found["ollama", "https://ollama.com"]["reason"] == "its name ends in -cloud"
     assert found["ollama", "https://ollama.com"]["state"] == "no key"
     assert found["ollama", "http://localhost:11434"]["reason"] == "default"
@@ -88,6 +91,7 @@ def test_the_list_is_a_table_for_people_and_asks_the_default_of_a_module(
     assert line.split() == ["near/", server.url, "the", "provider", "map,", "base_url", "reachable", "2"]
     assert "near/llama3:latest" in ended.stdout.splitlines()
     assert "hint: Set OPENAI_API_KEY" in ended.stderr
+    assert "" not in ended.stderr.splitlines()
 
 
 def test_a_check_says_what_works(command: Timestep, server: OllamaServer) -> None:
@@ -109,6 +113,13 @@ def test_a_check_says_what_does_not(command: Timestep, server: OllamaServer) -> 
         ("text", True), ("tool call", False), ("structured output", False), ("stream", False),
     ]  # fmt: skip
     assert "it called no tool" in checks[1]["detail"]
+
+
+def test_a_check_tells_what_to_do_once(command: Timestep) -> None:
+    ended = command("models", "check", "lab/llama3")
+    assert ended.returncode == 1
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["fail"] * 4
+    assert ended.stderr.count("hint: Look at its address") == 1
 
 
 def test_a_check_of_an_unknown_prefix_is_bad_usage(command: Timestep) -> None:

@@ -146,6 +146,19 @@ def test_without_a_key_the_first_model_of_openai_names_the_variable(
         provider.get_model("gpt-5.2")
 
 
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [(None, "https://api.openai.com/v1/"), ("", "https://api.openai.com/v1/"), (" http://x/v1 ", "http://x/v1/")],
+)
+def test_an_empty_address_of_the_environment_is_none(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, url: str
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", value)
+    found: Any = MultiModelProvider(openai_api_key="k").get_model("gpt-5.2")
+    assert str(found._client.base_url) == url
+
+
 def test_a_key_of_the_environment_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     found: Any = MultiModelProvider().get_model("gpt-5.2")
@@ -215,10 +228,11 @@ def test_nothing_of_openai_s_environment_is_sent_to_another_server(
     assert not any(word in each for each in sent for word in ("of-openai", "org", "project"))
 
 
-@pytest.mark.parametrize("given", [("", None), (" ", None)])
-def test_a_compatible_server_has_an_address(given: tuple[str, str | None]) -> None:
-    with pytest.raises(ValueError, match="base_url"):
-        OpenAICompatibleProvider(*given)
+@pytest.mark.parametrize("url", ["", " ", "localhost:8080/v1", "ftp://lab/v1", "http://", "http:///v1"])
+def test_a_compatible_server_has_an_address(url: str) -> None:
+    with pytest.raises(ValueError, match="base_url") as caught:
+        OpenAICompatibleProvider(url)
+    assert "http://localhost:8080/v1" in getattr(caught.value, "hint", "")
 
 
 def test_a_compatible_server_has_no_default_model() -> None:

@@ -66,6 +66,10 @@ def test_the_settings_become_options() -> None:
     }  # fmt: skip
 
 
+def test_one_text_to_stop_at_is_enough() -> None:
+    assert body(ModelSettings(extra_args={"stop": "END"})).fields["options"] == {"stop": ["END"]}
+
+
 def test_an_extra_body_is_taken_as_it_is() -> None:
     found = body(ModelSettings(temperature=1, extra_body={"options": {"seed": 1}, "keep_alive": 0}))
     assert found.fields["options"] == {"temperature": 1, "seed": 1}
@@ -138,10 +142,13 @@ def test_the_tool_choice_says_what_is_offered_and_what_has_to_come(choice: Any, 
     assert told == ([f"Answer by calling a tool: {' or '.join(must)}."] if must else [])
 
 
-@pytest.mark.parametrize("choice", ["other", MCPToolChoice(server_label="s", name="t")])
-def test_a_tool_choice_that_cannot_be_honoured_is_refused(choice: Any) -> None:
+@pytest.mark.parametrize(
+    ("choice", "tools"),
+    [("other", [go]), ("other", []), ("required", []), (MCPToolChoice(server_label="s", name="t"), [go])],
+)
+def test_a_tool_choice_that_cannot_be_honoured_is_refused(choice: Any, tools: list[Any]) -> None:
     with pytest.raises(UserError):
-        body(ModelSettings(tool_choice=choice), tools=[go])
+        body(ModelSettings(tool_choice=choice), tools=tools)
 
 
 def test_a_hosted_tool_is_refused() -> None:

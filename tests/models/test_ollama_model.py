@@ -68,11 +68,26 @@ async def test_the_provider_s_own_count_is_kept_when_it_is_asked_for(model: Olla
     assert (await ask(model)).raw_usage is None
 
 
+async def test_a_stream_does_not_keep_it_and_says_so(
+    model: OllamaModel, server: OllamaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script(answer("Hi"))
+    await stream(model, model_settings=ModelSettings(preserve_raw_usage=True))
+    assert "preserve_raw_usage of a stream" in caplog.text
+
+
 async def test_headers_and_query_of_the_settings_are_sent(model: OllamaModel, server: OllamaServer) -> None:
     server.script(answer("Hi"))
     await ask(model, model_settings=ModelSettings(extra_headers={"x-team": "a"}, extra_query={"trace": "1"}))
     [request] = server.requests
     assert (request.headers["x-team"], request.path) == ("a", "/api/chat?trace=1")
+
+
+async def test_an_image_is_sent_as_its_data(model: OllamaModel, server: OllamaServer, output: Output) -> None:
+    server.script(answer("A boat"))
+    content = [{"type": "input_text", "text": "?"}, {"type": "input_image", "image_url": "data:image/png;base64,QUJD"}]
+    await output(model, [{"role": "user", "content": content}])
+    assert server.bodies[0]["messages"] == [{"role": "user", "content": "?", "images": ["QUJD"]}]
 
 
 @pytest.mark.parametrize("text", ["half \ud800 pair", "line\u2028end\u0085", '"quoted"\n'])
@@ -213,6 +228,7 @@ async def test_a_stream_that_breaks_is_no_answer(model: OllamaModel, server: Oll
     Lines(lines=['{"message": {"cont'], end="disconnects"),
     Lines(lines=['{"message": {"cont']),
     Lines(lines=[{"message": HI, "done": False}]),
+    Lines(lines=[{"status": "I am no Ollama server"}]),
 ])  # fmt: skip
 async def test_a_whole_answer_that_breaks_is_no_answer(model: OllamaModel, server: OllamaServer, reply: Reply) -> None:
     server.script(reply)

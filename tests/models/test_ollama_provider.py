@@ -99,7 +99,7 @@ def test_a_model_has_a_name(name: str | None) -> None:
         OllamaModelProvider().get_model(name)
 
 
-@pytest.mark.parametrize("url", ["http://[gpu", "ftp://gpu"])
+@pytest.mark.parametrize("url", ["http://[gpu", "ftp://gpu", "gpu 1"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ModelNotConfiguredError, match="address"):
         OllamaModelProvider(base_url=url).get_model("m")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses.response_input_item_param import ResponseInputItemParam
 
 from timestep.models.to_ollama import messages_of
 
@@ -105,6 +106,26 @@ TABLE: dict[str, tuple[list[Json], list[Json]]] = {
             result("2", "two", "b"),
         ],
     ),
+    "ids that are used again in another turn": (
+        [
+            called("0", "a"),
+            called("1", "b"),
+            gave("0", "A"),
+            gave("1", "B"),
+            called("1", "c"),
+            called("0", "d"),
+            gave("0", "D"),
+            gave("1", "C"),
+        ],
+        [
+            message("assistant", "", tool_calls=[tool_call("0", "a"), tool_call("1", "b")]),
+            result("0", "A", "a"),
+            result("1", "B", "b"),
+            message("assistant", "", tool_calls=[tool_call("1", "c"), tool_call("0", "d")]),
+            result("1", "C", "c"),
+            result("0", "D", "d"),
+        ],
+    ),
     "text before a call": (
         [said("Wait"), called("1"), gave("1", "one")],
         [message("assistant", "Wait", tool_calls=[tool_call("1")]), result("1", "one")],
@@ -156,6 +177,34 @@ TABLE: dict[str, tuple[list[Json], list[Json]]] = {
             result("1", '[item: {"stdout": "a", "stderr": ""}]', "shell_call"),
         ],
     ),
+    "local shell": (
+        [
+            {"type": "local_shell_call", "call_id": "1", "action": {"type": "exec", "command": ["ls"]}},
+            {"type": "local_shell_call_output", "id": "1", "output": "a"},
+        ],
+        [
+            message(
+                "assistant",
+                "",
+                tool_calls=[tool_call("1", "local_shell_call", action={"type": "exec", "command": ["ls"]})],
+            ),
+            result("1", "a", "local_shell_call"),
+        ],
+    ),
+    "patch": (
+        [
+            {"type": "apply_patch_call", "call_id": "1", "operation": {"type": "delete_file", "path": "a"}},
+            {"type": "apply_patch_call_output", "call_id": "1", "status": "completed", "output": "gone"},
+        ],
+        [
+            message(
+                "assistant",
+                "",
+                tool_calls=[tool_call("1", "apply_patch_call", operation={"type": "delete_file", "path": "a"})],
+            ),
+            result("1", "gone", "apply_patch_call"),
+        ],
+    ),
     "computer": (
         [
             {"type": "computer_call", "call_id": "1", "action": {"type": "screenshot"}},
@@ -178,6 +227,68 @@ LOST: dict[str, tuple[Json, str, str]] = {
         "web_search_call",
         '[web_search_call: {"action": {"query": "boats"}}]',
     ),
+    "file search": (
+        {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["boats"], "results": None},
+        "file_search_call",
+        '[file_search_call: {"queries": ["boats"], "results": null}]',
+    ),
+    "code": (
+        {"type": "code_interpreter_call", "id": "ci_1", "code": "1 + 1", "outputs": [{"type": "logs", "logs": "2"}]},
+        "code_interpreter_call",
+        '[code_interpreter_call: {"code": "1 + 1", "outputs": [{"type": "logs", "logs": "2"}]}]',
+    ),
+    "image generation": (
+        {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "A" * 501},
+        "image_generation_call",
+        f'[image_generation_call: {{"result": "{"A" * 40}..."}}]',
+    ),
+    "hosted MCP call": (
+        {"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "t", "arguments": "{}", "output": "done"},
+        "mcp_call",
+        '[mcp_call: {"server_label": "s", "name": "t", "arguments": "{}", "output": "done"}]',
+    ),
+    "hosted MCP tools": (
+        {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []},
+        "mcp_list_tools",
+        '[mcp_list_tools: {"server_label": "s", "tools": []}]',
+    ),
+    "hosted MCP question": (
+        {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s", "name": "t", "arguments": "{}"},
+        "mcp_approval_request",
+        '[mcp_approval_request: {"server_label": "s", "name": "t", "arguments": "{}"}]',
+    ),
+    "hosted MCP decision": (
+        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True},
+        "mcp_approval_response",
+        '[mcp_approval_response: {"approval_request_id": "mcpr_1", "approve": true}]',
+    ),
+    "tool search": (
+        {"type": "tool_search_call", "call_id": "1", "arguments": {"query": "boats"}},
+        "tool_search_call",
+        '[tool_search_call: {"call_id": "1", "arguments": {"query": "boats"}}]',
+    ),
+    "tool search result": (
+        {"type": "tool_search_output", "call_id": "1", "tools": []},
+        "tool_search_output",
+        '[tool_search_output: {"call_id": "1", "tools": []}]',
+    ),
+    "further tools": (
+        {"type": "additional_tools", "tools": []},
+        "additional_tools",
+        '[additional_tools: {"tools": []}]',
+    ),
+    "configuration": (
+        {"type": "configuration_update", "model": "n"},
+        "configuration_update",
+        '[configuration_update: {"model": "n"}]',
+    ),
+    "compaction to come": ({"type": "compaction_trigger"}, "compaction_trigger", "[compaction_trigger: {}]"),
+    "program": ({"type": "program", "id": "p_1", "code": "go()"}, "program", '[program: {"code": "go()"}]'),
+    "program result": (
+        {"type": "program_output", "call_id": "1", "result": "gone"},
+        "program_output",
+        '[program_output: {"call_id": "1", "result": "gone"}]',
+    ),
     "reference": ({"type": "item_reference", "id": "msg_1"}, "item_reference", "[item_reference: {}]"),
     "compaction": ({"type": "compaction", "encrypted_content": "x"}, "compaction", "[compaction: {}]"),
     "unknown": ({"type": "dream", "of": "sheep"}, "dream", '[dream: {"of": "sheep"}]'),
@@ -196,6 +307,14 @@ def test_what_ollama_has_no_word_for_stays_in_its_place_and_is_named(item: Json,
     converted = messages_of([{"role": "user", "content": "Before"}, item, {"role": "user", "content": "After"}])
     assert [each["content"] for each in converted.messages] == ["Before", text, "After"]
     assert converted.lost == {kind}
+
+
+def test_the_tables_have_every_type_of_item_that_the_client_of_openai_knows() -> None:
+    declared = [get_type_hints(kind)["type"] for kind in get_args(ResponseInputItemParam)]
+    known = {each for kind in declared for each in get_args(kind) if isinstance(each, str)}
+    tried = {item.get("type", "message") for items, _ in TABLE.values() for item in items}
+    assert known <= tried | {item["type"] for item, _, _ in LOST.values()}
+    assert len(known) > 25
 
 
 @pytest.mark.parametrize("part", [

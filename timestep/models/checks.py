@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import openai
 from agents import AgentOutputSchema, Model, ModelResponse, ModelSettings, ModelTracing, function_tool
 from openai.types.responses import ResponseFunctionToolCall
 from pydantic import BaseModel
@@ -55,6 +56,8 @@ async def check_model(model: Model, *, timeout_seconds: float) -> AsyncGenerator
             works, detail = False, f"no answer within {timeout_seconds:g} s"
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the check found
             works, detail, hint = False, _said(error), getattr(error, "hint", None)
+            if isinstance(error, openai.APIConnectionError):
+                hint = "Look at its address and whether it answers: `timestep models list`."
         yield ModelCheck(name=name, works=works, detail=detail, seconds=round(time.monotonic() - started, 3), hint=hint)
 
 

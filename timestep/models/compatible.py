@@ -15,6 +15,8 @@ from openai import AsyncOpenAI, DefaultAsyncHttpx2Client, Omit
 from timestep.errors import ModelNotConfiguredError
 from timestep.models.ollama_provider import OllamaModelProvider
 from timestep.records import ModelServer
+from timestep.settings.urls import mask_url
+from timestep.settings.values import is_http_url
 
 NO_KEY = "none"
 """What is sent to a server without a key: the client wants one, and that of OpenAI is not for others."""
@@ -29,15 +31,16 @@ class OpenAICompatibleProvider(ModelProvider):
         use_responses: Speak the Responses API instead of Chat Completions.
 
     Raises:
-        ModelNotConfiguredError: the address is empty. It is a ValueError too.
+        ModelNotConfiguredError: the address is none. It is a ValueError too.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, use_responses: bool = False) -> None:
-        if not base_url or not base_url.strip():
+        self.base_url = (base_url or "").strip()
+        if not is_http_url(self.base_url):
             raise ModelNotConfiguredError(
-                "OpenAICompatibleProvider was given no base_url.", hint="Write it as http://localhost:8080/v1."
+                f"OpenAICompatibleProvider was given the base_url {mask_url(self.base_url)!r}.",
+                hint="Write it with its path, such as http://localhost:8080/v1.",
             )
-        self.base_url = base_url.strip()
         self._find_key: Callable[[], str | None] = lambda: api_key
         self._use_responses = use_responses
         self._client: AsyncOpenAI | None = None

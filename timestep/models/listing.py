@@ -12,14 +12,16 @@ from agents import ModelProvider
 from agents.models.openai_provider import OpenAIProvider
 from openai import AsyncOpenAI, OpenAIError
 
-from timestep.errors import ModelNotConfiguredError, TimestepError
+from timestep.errors import ModelNotConfiguredError, ModelServerUnreachableError, TimestepError
 from timestep.models.compatible import OpenAICompatibleProvider
 from timestep.models.multi_model import OPENAI, MultiModelProvider
-from timestep.models.ollama_call import http_of
+from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE, http_of
 from timestep.models.ollama_provider import CLOUD_SUFFIX, CLOUD_URL, OllamaHost, OllamaModelProvider, own_client
 from timestep.settings import current_model_providers
 
 ANSWER_SECONDS = 5.0
+NO_ANSWER = ("APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout", "ReadTimeout")
+"""What the clients of the providers raise when there is no server, or a silent one."""
 
 State = Literal["reachable", "unreachable", "no key", "not looked at"]
 
@@ -89,6 +91,9 @@ async def _report(host: _Host, timeout_seconds: float) -> ProviderReport:
             url = host.ollama.url
             if url == CLOUD_URL and host.ollama.api_key is None:
                 state = "no key"
+                problem = ModelNotConfiguredError(
+                    f"{KEY_VARIABLE} is not set.", hint=f"Set it to use models of {CLOUD_NAME}."
+                )
             else:
                 names, state = await _ollama_names(host, timeout_seconds), "reachable"
         elif isinstance(host.provider, (OpenAIProvider, OpenAICompatibleProvider)):
@@ -103,6 +108,8 @@ async def _report(host: _Host, timeout_seconds: float) -> ProviderReport:
         problem = error
     except Exception as error:  # noqa: BLE001 - whatever the client raises: it says what is wrong with one provider
         problem = error
+    if state == "unreachable" and type(problem).__name__ in NO_ANSWER:
+        problem = ModelServerUnreachableError(f"Nothing answers at {url}.")
     start = f"{host.prefix}/" if host.prefix and host.prefix != OPENAI else ""
     return ProviderReport(
         prefix=host.prefix,

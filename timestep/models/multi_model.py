@@ -20,6 +20,7 @@ from timestep.settings import current_model_providers
 OPENAI = "openai"
 OLLAMA = "ollama"
 OPENAI_KEY = "OPENAI_API_KEY"
+OPENAI_URL = "OPENAI_BASE_URL"
 
 _OF_THE_SDK = ("litellm", "any-llm")
 """Prefixes that the SDK's own provider knows; their packages are extras of the SDK."""
@@ -95,7 +96,7 @@ class MultiModelProvider(ModelProvider):
         self.provider_map = provider_map
         options: dict[str, Any] = {
             "api_key": openai_api_key or None,
-            "base_url": openai_base_url or None,
+            "base_url": openai_base_url or _openai_url_of_environment(),
             "organization": openai_organization or None,
             "project": openai_project or None,
         }
@@ -193,6 +194,12 @@ def is_default_of_the_sdk(provider: ModelProvider) -> bool:
     plain = MultiProvider()
     is_bare = provider.provider_map is None and _plain_fields(provider) == _plain_fields(plain)
     return is_bare and _plain_fields(provider.openai_provider) == _plain_fields(plain.openai_provider)
+
+
+def _openai_url_of_environment() -> str | None:
+    """Return the address of OPENAI_BASE_URL; an empty one counts as absent, but not for the client of OpenAI."""
+    given = os.environ.get(OPENAI_URL)
+    return None if given is None else given.strip() or "https://api.openai.com/v1"
 
 
 def _plain_fields(thing: Any) -> dict[str, Any]:

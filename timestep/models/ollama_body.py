@@ -128,6 +128,8 @@ def _add_settings(fields: dict[str, Json], settings: ModelSettings) -> None:
         extra = dict(cast("Mapping[str, Json]", settings.extra_body))
         options |= extra.pop("options", None) or {}
         fields |= extra
+    if isinstance(stop := options.get("stop"), str):
+        options["stop"] = [stop]  # one text is enough for OpenAI; Ollama wants a list
     if options := {name: value for name, value in options.items() if value is not None}:
         fields["options"] = options
 
@@ -141,11 +143,11 @@ def _offered(tools: list[dict[str, Json]], choice: Json) -> tuple[list[dict[str,
     if choice in (None, "auto"):
         return tools, frozenset()
     names = {each["function"]["name"] for each in tools}
-    if choice == "required":
+    if choice == "required" and names:
         return tools, frozenset(names)
     if choice not in names:
         known = ", ".join(sorted(names)) or "none"
-        raise UserError(f"tool_choice names {choice!r}, which the agent does not have; its tools are: {known}.")
+        raise UserError(f"tool_choice {choice!r} names no tool of the agent; its tools are: {known}.")
     return [each for each in tools if each["function"]["name"] == choice], frozenset((choice,))
 
 

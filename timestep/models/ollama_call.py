@@ -28,6 +28,7 @@ Json = Any
 KEY_VARIABLE = "OLLAMA_API_KEY"
 CLOUD_NAME = "ollama.com"
 CHAT = "/api/chat"
+NOT_OLLAMA = "Is this an Ollama server? Its base_url ends without a path, such as http://localhost:11434."
 
 
 def http_of(client: Any) -> Any:
@@ -62,8 +63,10 @@ async def ask(client: Any, body: Mapping[str, Json], *, is_given: bool, **option
         async for part in parts:
             data += part
     answer = _parsed(data, body)
-    if answer.get("done") is False:
-        raise IncompleteModelResponseError(f"The answer of {body['model']!r} says itself that it is not done.")
+    if not answer.get("done"):
+        raise IncompleteModelResponseError(
+            f"The answer of {body['model']!r} does not say that it is done.", hint=NOT_OLLAMA
+        )
     return answer
 
 
@@ -153,7 +156,7 @@ def _refusal(response: Any, data: bytes, *, body: Mapping[str, Json], where: str
         )
     hint = None
     if status == 404:
-        hint = "Is this an Ollama server? Its base_url ends without a path, such as http://localhost:11434."
+        hint = NOT_OLLAMA
     elif status in (401, 403):
         hint = f"Set {KEY_VARIABLE} to a key of {CLOUD_NAME}." if is_cloud else "Check the api_key of the provider."
     return ModelProviderError(

@@ -134,6 +134,7 @@ class OllamaModel(Model):
         """
         body = self._body(system_instructions, input, model_settings, tools, output_schema, handoffs)
         self._tell(body, previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt)
+        self._tell(body, **{"preserve_raw_usage of a stream": model_settings.preserve_raw_usage or None})
         options = _options(model_settings)
         with self._span(model_settings, tracing) as span:
             if body.must_call or body.schema is not None:

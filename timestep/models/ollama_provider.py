@@ -108,7 +108,7 @@ def own_client(url: str, api_key: str | None) -> Any:
             f"The package `ollama` cannot be imported: {error}.", hint="Run `pip install 'ollama>=0.6.0'`."
         ) from error
     scheme, mark, _ = url.partition("://")
-    if mark and scheme.lower() not in ("http", "https"):
+    if (mark and scheme.lower() not in ("http", "https")) or any(map(str.isspace, url)):
         raise ModelNotConfiguredError(
             f"The address of the Ollama server is {url!r}.", hint="Write it as http://localhost:11434."
         )

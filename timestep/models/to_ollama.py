@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -36,17 +38,27 @@ class Converted:
 
 @dataclass(kw_only=True)
 class _Conversation:
-    """The messages so far. `answer` is the assistant's message that further parts of its turn are added to."""
+    """The messages so far. `answer` is the assistant's message that further parts of its turn are added to.
+
+    `calls` has number and name of the last call with an id: providers use an id again in a later turn.
+    """
 
     messages: list[Message] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     answer: Message | None = None
-    names: dict[str, str] = field(default_factory=dict)
-    order: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, tuple[float, str]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def add(self, message: Message) -> None:
         self.answer = None
         self.messages.append(message)
+
+    def number_of_result(self, place: int) -> float:
+        """Return the number of the call whose result is at this place of the messages, -1 when none is there."""
+        message = self.messages[place]
+        if message["role"] != "tool":
+            return -1
+        return self.calls.get(message["tool_call_id"], (math.inf, ""))[0]
 
     def answering(self, *, new: bool = False) -> Message:
         """Return the assistant's message of this turn, a new one when asked for or when there is none."""
@@ -69,7 +81,7 @@ def messages_of(items: str | Iterable[Any], system_instructions: str | None = No
         items = ()
     for item in items:
         _add(talk, _fields(item))
-    return Converted(messages=_with_sorted_results(talk), lost=frozenset(talk.lost))
+    return Converted(messages=talk.messages, lost=frozenset(talk.lost))
 
 
 def image_of(url: str) -> str | None:
@@ -126,8 +138,7 @@ def _add_reasoning(talk: _Conversation, item: Mapping[str, Json]) -> None:
 def _add_call(talk: _Conversation, item: Mapping[str, Json], kind: str) -> None:
     name = str(item.get("name") or kind)
     call_id = str(item.get("call_id") or item.get("id") or "")
-    talk.names[call_id] = name
-    talk.order.setdefault(call_id, len(talk.order))
+    talk.calls[call_id] = next(talk.numbers), name
     function = {"name": name, "arguments": _arguments(item, kind)}
     call = {"id": call_id, "type": "function", "function": function}
     talk.answering().setdefault("tool_calls", []).append(call)
@@ -155,9 +166,13 @@ def _add_result(talk: _Conversation, item: Mapping[str, Json]) -> None:
     if isinstance(output, Mapping) and cast("Mapping[str, Json]", output).get("type") == "computer_screenshot":
         output = [{**cast("Mapping[str, Json]", output), "type": "input_image"}]
     content, images = _content(talk, output)
-    name = talk.names.get(call_id) or str(item.get("name") or item.get("type"))
+    number, name = talk.calls.get(call_id, (math.inf, str(item.get("name") or item.get("type"))))
     message: Message = {"role": "tool", "content": content, "tool_name": name, "tool_call_id": call_id}
     talk.add(message | {"images": images} if images else message)
+    place = len(talk.messages) - 1
+    while place and talk.number_of_result(place - 1) > number:
+        place -= 1
+    talk.messages.insert(place, talk.messages.pop())
 
 
 def _content(talk: _Conversation, content: Json) -> tuple[str, list[str]]:
@@ -218,20 +233,6 @@ def _data_of(url: str) -> tuple[str, bytes] | None:
         return media_type.lower(), base64.b64decode(raw) if "base64" in options else raw
     except binascii.Error:
         return None
-
-
-def _with_sorted_results(talk: _Conversation) -> list[Message]:
-    """Return the messages with each row of tool results in the order of their calls."""
-    found: list[Message] = []
-    row: list[Message] = []
-    for message in [*talk.messages, {"role": ""}]:
-        if message["role"] == "tool":
-            row.append(message)
-            continue
-        found += sorted(row, key=lambda each: talk.order.get(each["tool_call_id"], len(talk.order)))
-        row = []
-        found.append(message)
-    return found[:-1]
 
 
 def _noted(item: Mapping[str, Json]) -> str:

@@ -35,6 +35,11 @@ EXPIRY_SECONDS = 5
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
 
+WAITING_SECONDS = 2
+"""How often is looked for runs that wait for an agent which this executor knows."""
+
+SELDOM = (WAITING_SECONDS, EXPIRY_SECONDS, LOOSE_ENDS_SECONDS)
+
 BATCH_RUNS = 1000
 """How many runs are compared at once: Postgres takes 65,535 parameters."""
 
@@ -47,16 +52,13 @@ class Chores:
         self._executor_id, self._version = executor_id, version
         self._suspects: set[str] = set()
         self._stuck: set[str] = set()
-        self._last: dict[float, float] = dict.fromkeys((EXPIRY_SECONDS, LOOSE_ENDS_SECONDS), time.monotonic())
+        self._last: dict[float, float] = dict.fromkeys(SELDOM, time.monotonic())
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
-        chores = [
-            self._cancel_overdue,
-            self._interrupt_cancelled,
-            self._resume_waiting_for_agents,
-            self._look_at_pauses,
-        ]
+        chores = [self._cancel_overdue, self._interrupt_cancelled, self._look_at_pauses]
+        if self._is_time(WAITING_SECONDS):
+            chores.append(self._resume_waiting_for_agents)
         if self._is_time(EXPIRY_SECONDS):
             chores.append(self._expire_approvals)
         if self._is_time(LOOSE_ENDS_SECONDS):

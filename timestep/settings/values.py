@@ -119,6 +119,11 @@ def model_providers(raw: Any) -> dict[str, ModelServer]:
     return {_prefix(prefix): _model_server(server) for prefix, server in servers.items()}
 
 
+def is_http_url(text: str) -> bool:
+    """Return whether a text is an address of HTTP, with its scheme and a host."""
+    return re.fullmatch(r"https?://[^\s/]+\S*", text, re.IGNORECASE) is not None
+
+
 _MODEL_PROVIDERS_FORM = (
     'a mapping such as {"local": {"base_url": "http://localhost:8080/v1"}}; beside base_url a server may have '
     "api_key_env (the name of a variable), use_responses (true or false) and kind (openai or ollama)"
@@ -138,7 +143,7 @@ def _model_server(raw: Any) -> ModelServer:
     if not isinstance(given, dict) or given.keys() - set(known):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(_MODEL_PROVIDERS_FORM)
     base_url, kind, key = given.get("base_url"), given.get("kind", "openai"), given.get("api_key_env")
-    is_url = isinstance(base_url, str) and re.fullmatch(r"https?://[^\s/]+\S*", base_url)
+    is_url = isinstance(base_url, str) and is_http_url(base_url)
     if not is_url or kind not in ("openai", "ollama") or not isinstance(key, (str, type(None))):
         raise ValueError(_MODEL_PROVIDERS_FORM)
     use_responses = yes_or_no(given.get("use_responses", "no"))

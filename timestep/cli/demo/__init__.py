@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from timestep.cli.demo.models import MODELS, choose_model, served
 from timestep.cli.errors import ExitCode, show_error
 from timestep.cli.output import coloured, emit, emit_json, json_option
 from timestep.errors import TimestepError
@@ -41,7 +42,7 @@ DEFAULT_KILLS = 2
 class ChildFailedError(TimestepError):
     """The process of the demo ended with an error of its own."""
 
-    hint = "Run `timestep doctor`; with a key or an Ollama that do not work try `timestep demo --scripted`."
+    hint = "Run `timestep doctor`; with a key or an Ollama that do not work try `timestep demo --model scripted`."
 
 
 @dataclass(kw_only=True)
@@ -68,10 +69,11 @@ class Drama:
 @click.command()
 @click.option("--seed", type=int, help="Kill at the same steps as the demo that printed this seed.")
 @click.option("--kills", type=click.IntRange(min=0, max=9), default=DEFAULT_KILLS, show_default=True, help="How often.")
-@click.option("--scripted", is_flag=True, help="Use the scripted model, though there is a key or an Ollama.")
+@click.option("--model", "asked", type=click.Choice(MODELS), help="Without it: openai with a key, else an ollama that "
+              "runs here, else scripted. local is a real small model; it needs two packages.")  # fmt: skip
 @json_option
 @click.pass_context
-def command(context: click.Context, seed: int | None, kills: int, scripted: bool, as_json: bool) -> None:
+def command(context: click.Context, seed: int | None, kills: int, asked: str | None, as_json: bool) -> None:
     """Watch a run survive kill -9.
 
     An agent with parallel tools, a sub-agent and a handoff runs in a process that is killed at random steps and started
@@ -82,17 +84,16 @@ def command(context: click.Context, seed: int | None, kills: int, scripted: bool
     Example:
       timestep demo --seed 7 --kills 3
     """
-    from timestep.cli.demo.models import choose_model
     from timestep.cli.demo.proof import count_calls
     from timestep.cli.demo.screen import Screen
     from timestep.cli.demo.side_log import SideLog
 
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
-    model, why = choose_model(is_scripted=scripted)
+    model, why = choose_model(asked)
     screen = Screen(is_silent=as_json)
     if not as_json:
         _introduce(seed, kills, why)
-    with tempfile.TemporaryDirectory(prefix="timestep-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="timestep-demo-") as folder, served(model) as model:
         drama = Drama(
             run_id=f"demo-{seed}-{uuid.uuid4().hex[:6]}", model=model, log=SideLog(Path(folder) / "side-log.jsonl"),
             screen=screen, random=random.Random(seed), lines=[], kills=[],

@@ -7,18 +7,20 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agents import Agent, Model, ModelResponse, function_tool, handoff
+from agents import Agent, Model, ModelResponse, ModelSettings, function_tool, handoff
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from agents.usage import Usage
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-from timestep.cli.demo.models import OLLAMA_URL, SCRIPTED
+from timestep.cli.demo.local_model import NAME
+from timestep.cli.demo.models import LOCAL, OLLAMA_URL, SCRIPTED
 from timestep.cli.demo.side_log import SideLog
 
 TASK = "Plan one day in Lisbon for me."
 MODEL_SECONDS = 0.5
+LOCAL_TOKENS = 60
 
 Call = tuple[str, str, dict[str, Any]]
 Script = Callable[[set[str]], list[Call] | str]
@@ -132,10 +134,7 @@ class ScriptedModel(Model):
     async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
         await asyncio.sleep(MODEL_SECONDS)
         items: list[Any] = input if isinstance(input, list) else []
-        done = {
-            item["call_id"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output"
-        }
-        move = self.script(done)
+        move = self.script(_done(input))
         output: list[Any] = [_message(move)] if isinstance(move, str) else [_call(*call) for call in move]
         usage = Usage(
             requests=1, input_tokens=60 + 40 * len(items), output_tokens=30, total_tokens=90 + 40 * len(items)
@@ -144,6 +143,37 @@ class ScriptedModel(Model):
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         raise NotImplementedError("The demo does not stream.")
+
+
+class LocalModel(Model):
+    """A real model that calls no tools: the calls are those of the script, every word is its own."""
+
+    def __init__(self, script: Script, url: str) -> None:
+        self.script, self.model = script, NAME
+        self.inner = OpenAIChatCompletionsModel(NAME, AsyncOpenAI(base_url=f"{url}/v1", api_key="none"))
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        given = kwargs["input"]
+        if not isinstance(self.script(_done(given)), str):
+            return await ScriptedModel(self.script).get_response(*args, **kwargs)
+        known = ". ".join(str(item["output"]) for item in given if item.get("type") == "function_call_output")
+        asked = {
+            "system_instructions": None,
+            "input": f"Tell a traveller in two short sentences: {known}.",
+            "model_settings": ModelSettings(max_tokens=LOCAL_TOKENS, temperature=0.2),
+            "tools": [],
+            "handoffs": [],
+        }
+        return await self.inner.get_response(*args, **kwargs | asked)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        raise NotImplementedError("The demo does not stream.")
+
+
+def _done(given: Any) -> set[str]:
+    """Return the ids of the calls that have a result."""
+    items: list[Any] = given if isinstance(given, list) else []
+    return {item["call_id"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output"}
 
 
 def _planner(done: set[str]) -> list[Call] | str:
@@ -181,6 +211,8 @@ def _writer(done: set[str]) -> list[Call] | str:
 def _model(name: str, script: Script) -> Model:
     if name == SCRIPTED:
         return ScriptedModel(script)
+    if name.startswith(f"{LOCAL}:"):
+        return LocalModel(script, name.removeprefix(f"{LOCAL}:"))
     if name.startswith("ollama:"):
         client = AsyncOpenAI(base_url=f"{OLLAMA_URL}/v1", api_key="ollama")
         return OpenAIChatCompletionsModel(name.removeprefix("ollama:"), client)

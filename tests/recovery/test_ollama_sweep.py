@@ -1,0 +1,69 @@
+"""kill -9 with models of Ollama, streamed from a server that nobody here wrote: no finished turn is asked for again.
+
+As in `test_kill_sweep.py` each run is held at a point of its own, and the process is killed when all are there; a model
+turn is held when the first piece of its answer has come. `TIMESTEP_OLLAMA_SWEEP_POINTS` is the number of points.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import comparison
+import pytest
+from drill import Drill
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "models"))  # where the server is installed
+
+from aimock_server import journal_of, serve_aimock  # noqa: E402
+
+DEFAULT_POINTS = "10"
+MODEL_TURNS = 13
+"""Five of the desk and the clerk, two of each of the four sub-agents."""
+
+_DRAWN = re.compile(r"(call|fc|msg|rs)_[A-Za-z0-9]{24}")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serve_aimock(HERE / "ollama_answers.json") as url:
+        yield url
+
+
+def left_by(drill: Drill, run: str) -> dict[str, Any]:
+    """Return what a run left, without the ids that each run draws for itself."""
+    left = {name: _DRAWN.sub(r"\1", text) for name, text in comparison.left_by(drill, run).items()}
+    return {
+        name: sorted(text.splitlines()) if name in ("history", "calls", "usage") else text
+        for name, text in left.items()
+    }
+
+
+def test_no_finished_turn_is_asked_for_again_wherever_the_executor_is_killed(drill: Drill, url: str) -> None:
+    drill.start("sweep", runs=["reference"], ollama_url=url).end()
+    reference, history = left_by(drill, "reference"), comparison.journal(drill, "reference")
+    assert drill.status("reference") == "succeeded", drill.lines()[-1]
+    assert len(journal_of(url)) == MODEL_TURNS == sum("model_turn" in name for _, name in history)
+
+    every, wanted = comparison.points_of(history), os.environ.get("TIMESTEP_OLLAMA_SWEEP_POINTS", DEFAULT_POINTS)
+    chosen = every if wanted == "all" else comparison.spread(every, int(wanted))
+    stops = {f"run-{point.replace(' ', '-')}": point for point in chosen}
+    before = len(drill.lines())
+    child = drill.start("sweep", stops=stops, runs=list(stops), ollama_url=url)
+    comparison.wait_stopped(drill, child, stops, after=before)
+    child.kill()
+    at_kill, recorded = len(drill.lines()), {run: comparison.journal(drill, run) for run in stops}
+    drill.start("sweep", runs=list(stops), ollama_url=url).end()
+
+    lines = drill.lines()
+    for run in stops:
+        assert not comparison.repeated(lines[at_kill:], run, recorded[run]), run
+        assert left_by(drill, run) == reference, run
+    asked = collections.Counter(line["run"] for line in lines if line["what"] == "start" and line["kind"] == "model")
+    assert len(journal_of(url)) == asked.total() >= MODEL_TURNS * (len(stops) + 1)
