@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def missing_packages() -> list[str]:
 
 
 @contextlib.contextmanager
-def local_model() -> Iterator[str]:
+def local_model() -> Generator[str]:
     """Serve the model for the time of a `with`; its value is the address, without the path `/v1`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from timestep.errors import ModelNotConfiguredError
 
@@ -42,7 +42,7 @@ def choose_model(asked: str | None = None) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def served(model: str) -> Iterator[str]:
+def served(model: str) -> Generator[str]:
     """Run the server of the local model for the time of a `with`; its value is the model, with its address."""
     if model != LOCAL:
         yield model
