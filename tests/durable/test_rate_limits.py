@@ -22,6 +22,7 @@ from timestep.durable import in_flight, rate_limits
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.gate import gate
 from timestep.events import stream_run
+from timestep.store.segments import start_segment
 
 LIMITS = {
     "once": {"requests_per_minute": 1},
@@ -239,6 +240,25 @@ async def test_a_run_that_is_cancelled_while_it_waits_takes_nothing(
     assert engine.value(OWED.format("requests_free_at"), "twice") <= owed
     lift(engine, "twice")
     assert (await run_agent_workflow(agent, "Go", workflow_id=f"{new_id}-third")).output == "done"
+
+
+async def test_neither_start_nor_end_of_a_segment_leaves_a_wait_that_was_lost(engine: Any, new_id: str) -> None:
+    @function_tool
+    async def work() -> str:
+        engine.query("update timestep.runs set waits_for = 'lost' where id = %s", new_id)
+        return "did"
+
+    agent = Agent(name="worker", model=Named(function_call("work", {}, call_id="c1"), "done"), tools=[work])
+    await run_agent_workflow(agent, "Go", workflow_id=new_id)
+    assert waits(engine, new_id) is None
+
+    engine.query("update timestep.runs set waits_for = 'lost' where id = %s", new_id)
+    launched_engine().database.run_sync(
+        start_segment, run_id=new_id, segment=2, request=None, input_digest="", executor_id="e",
+        application_version="v", definition=None,
+    )  # fmt: skip
+    assert waits(engine, new_id) is None
+    engine.query("update timestep.runs set status = 'succeeded' where id = %s", new_id)
 
 
 async def test_what_an_estimate_took_too_much_is_given_back(engine: Any, new_id: str) -> None:
