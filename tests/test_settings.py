@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from timestep import settings as settings_module
@@ -431,9 +432,11 @@ def test_what_a_url_leaves_out_comes_from_the_variables_of_libpq(monkeypatch: py
     assert same_database("postgresql:///d", "postgresql://ann@db.example:6000/d")
 
 
+PATIENT = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a loaded machine
 PASSWORDS = st.text(min_size=1, max_size=30).map(lambda text: f"Zq7{text}Zq7")
 
 
+@PATIENT
 @given(
     password=PASSWORDS.filter(lambda text: "://" not in text),
     user=st.from_regex(r"[a-y]{0,8}", fullmatch=True),
@@ -447,12 +450,14 @@ def test_a_password_before_the_host_is_never_shown(password: str, user: str, res
     assert rest in masked
 
 
+@PATIENT
 @given(password=PASSWORDS.filter(lambda text: "&" not in text), key=st.sampled_from(["password", "sslpassword"]))
 @example(password="Zq7a@bZq7", key="password")
 def test_a_password_in_the_query_is_never_shown(password: str, key: str) -> None:
     assert "Zq7" not in mask_url(f"postgresql://u@h/d?connect_timeout=3&{key}={password}&sslmode=require")
 
 
+@PATIENT
 @given(password=PASSWORDS.filter(lambda text: "&" not in text))
 @example(password="Zq7://Zq7")
 def test_a_password_without_a_host_or_in_a_conninfo_is_never_shown(password: str) -> None:
