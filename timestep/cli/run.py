@@ -265,11 +265,11 @@ def _enqueue(desk: Desk, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.runs import digest_of, enqueue_run
+    from timestep.queues import enqueue_run, queued_run
+    from timestep.settings import current_settings
 
-    request = _request(options, agent)
-    if not desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest_of(request)):
-        _check_same(desk.database, request)
+    queued = queued_run(_request(options, agent), application=current_settings().name)
+    enqueue_run(desk.database, desk.client, queued)
 
 
 def _request(options: Options, agent: str) -> RunRequest:

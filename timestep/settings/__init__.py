@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep.errors import SettingsError
-from timestep.records import ModelServer, OnExpiry, SettingValue
+from timestep.records import ModelServer, OnExpiry, QueueLimits, SettingValue
 from timestep.settings import values
 from timestep.settings.local_server import EMBEDDED, Database, find_local_database
 from timestep.settings.project import (
@@ -89,6 +89,7 @@ class Settings:
     takeover_seconds: float = 5.0
     log_level: str = "WARNING"
     model_providers: Mapping[str, ModelServer] = field(default_factory=dict)
+    queues: Mapping[str, QueueLimits] = field(default_factory=dict)
 
 
 def resolve_settings(
@@ -357,8 +358,11 @@ def _nearest(name: str, known: list[str], otherwise: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Mapping):  # model servers
-        return ", ".join(f"{prefix}/ at {mask_url(server.base_url)}" for prefix, server in value.items())
+    if isinstance(value, Mapping):  # model servers, or limits of queues
+        return ", ".join(
+            name if isinstance(each, QueueLimits) else f"{name}/ at {mask_url(each.base_url)}"
+            for name, each in value.items()
+        )
     text = "" if value is None else str(value)
     text = mask_url(text) if "://" in text else text
     return text if len(text) <= 200 else f"{text[:197]}..."
@@ -391,4 +395,5 @@ _SETTINGS = (
     _setting("takeover_seconds", values.seconds, 5.0),
     _setting("log_level", values.log_level, "WARNING"),
     _setting("model_providers", values.model_providers, dict),
+    _setting("queues", values.queues, dict),
 )
