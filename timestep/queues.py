@@ -382,8 +382,7 @@ def _differences(before: QueueLimits, after: QueueLimits) -> list[str]:
 
 
 def _is_delay(value: object) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and 0 <= value <= LONGEST_DELAY_SECONDS
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LONGEST_DELAY_SECONDS
 
 
 def _text(value: object, name: str) -> str | None:

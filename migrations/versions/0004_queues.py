@@ -62,7 +62,11 @@ begin
   else
     insert into timestep.session_queue (run_id, session_id, place, segment, start_after)
     values (run, stored.session_id, stored.session_place, 1, stored.start_after) on conflict (run_id) do nothing;
-    perform timestep.advance_session(stored.session_id);
+    if found then
+      perform timestep.advance_session(stored.session_id);
+    else
+      perform timestep.enqueue_segment(run, 1);
+    end if;
   end if;
 end $$
 """
