@@ -124,8 +124,8 @@ create function timestep.follow_run() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if new.status in ('queued', 'running') then
-    insert into timestep.session_queue (run_id, session_id, place, goes_on, start_after)
-    values (new.id, new.session_id, new.session_place, true, new.start_after) on conflict (run_id) do nothing;
+    insert into timestep.session_queue (run_id, session_id, place, goes_on)
+    values (new.id, new.session_id, new.session_place, true) on conflict (run_id) do nothing;
   else
     delete from timestep.session_queue where run_id = new.id;
   end if;

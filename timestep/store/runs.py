@@ -137,11 +137,18 @@ def prepare_resume(
 def mark_queued(
     connection: sa.Connection, run_id: str, *, was: Sequence[RunStatus], segment: int | None = None
 ) -> bool:
-    """Queue a run again, for its segment to go on or for a new one.
+    """Queue a run again, for its segment to go on or for a new one, without the delay that it may have had.
 
     False when its status is not in `was`, or the new segment has been started before.
     """
-    change: dict[str, Any] = {"status": "queued", "reason": None, "finished_at": None, "error": None} | _AGAIN
+    change: dict[str, Any] = {
+        "status": "queued",
+        "reason": None,
+        "finished_at": None,
+        "error": None,
+        "start_after": None,
+    }
+    change |= _AGAIN
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was))
     if segment is not None:
         change |= {"segment": segment, "attempt": 0}
