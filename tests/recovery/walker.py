@@ -23,7 +23,9 @@ class WalkerMind(Model):
         last_user = max(number for number, item in enumerate(items) if item.get("role") == "user")
         has_walked = any(item.get("type") == "function_call_output" for item in items[last_user:])
         tool = "ask_and_walk" if items[last_user]["content"] == "ask" else "walk"
-        output: Any = assistant_message(str(len(items))) if has_walked else function_call(tool, {}, call_id=f"call-{len(items)}")
+        output: Any = (
+            assistant_message(str(len(items))) if has_walked else function_call(tool, {}, call_id=f"call-{len(items)}")
+        )
         return ModelResponse(output=[output], usage=Usage(requests=1), response_id=None)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> Any:
