@@ -46,7 +46,7 @@ def queue_many(
         shared: Parameters of `queue_agent_workflow` for all runs that do not have them.
 
     Raises:
-        InvalidInputError: a run is malformed, or is a RunState; the message names its number, from 1. Nothing is stored.
+        InvalidInputError: a run is malformed or a RunState; the message names its number, from 1. Nothing is stored.
         RunInputMismatchError: an id is known with another input. Runs before it may be stored.
         RunDuplicatedError: another run has a deduplication id. Runs before it may be stored.
     """

@@ -52,6 +52,12 @@ where r.deduplication_id is not null and r.status in ('queued', 'running', 'inte
 
 _DIGESTS = sa.text("select id, input_digest from timestep.runs where id = any(:ids)")
 
+_ENDED = sa.text("""
+select id as run_id, status, reason, output, error from timestep.runs
+where id = any(:ids) and status not in ('queued', 'running') order by finished_at, id""").columns(
+    output=runs.c.output.type, error=runs.c.error.type
+)
+
 _COUNTS = sa.text(f"""
 select case when r.segment = 1 then r.queue else '{SEGMENT_QUEUE}' end as name,
   count(*) filter (where r.status = 'queued') as waiting,
@@ -106,6 +112,12 @@ def holders_of(connection: sa.Connection, wanted: Sequence[tuple[str, str]]) -> 
     """Return the runs that have these deduplication ids, given and returned as queue and id."""
     values = {"queues": [queue for queue, _ in wanted], "ids": [each for _, each in wanted]}
     return {(queue, given): run_id for queue, given, run_id in connection.execute(_HOLDERS, values)}
+
+
+@one_statement
+def ended_among(connection: sa.Connection, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return those of these runs that have ended or wait for a person: id, status, reason, output and error."""
+    return [dict(row) for row in connection.execute(_ENDED, {"ids": list(run_ids)}).mappings()]
 
 
 @one_statement
