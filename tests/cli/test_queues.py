@@ -13,11 +13,8 @@ from command_line import Shop
 def worker(shop_of_module: Shop) -> Iterator[None]:
     """An executor with the agents of the shop."""
     process = shop_of_module.start("worker", "shop")
-    assert process.stderr is not None
     assert process.stdout is not None
-    for line in iter(process.stderr.readline, ""):
-        if line.startswith("ready"):
-            break
+    assert process.stdout.readline().startswith("ready")
     yield
     process.terminate()
     process.communicate(timeout=60)
