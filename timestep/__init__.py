@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from timestep.client import Client
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
-    from timestep.durable.queue import RunHandle, queue_agent_workflow
+    from timestep.durable.queue import RunHandle, create_queue, queue_agent_workflow
+    from timestep.durable.queue_many import queue_many
     from timestep.durable.registry import register_agents
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from timestep.models.multi_model import MultiModelProvider, MultiModelProviderMap, set_default_model_provider
     from timestep.models.ollama_model import OllamaModel
     from timestep.models.ollama_provider import OllamaModelProvider
-    from timestep.records import Approval, RunLimits, ToolCall
+    from timestep.records import Approval, Queue, QueueLimits, RunLimits, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
         configure_dbos,
@@ -54,6 +55,8 @@ _HOMES = {
     "OllamaModel": "timestep.models.ollama_model",
     "OllamaModelProvider": "timestep.models.ollama_provider",
     "OpenAICompatibleProvider": "timestep.models.compatible",
+    "Queue": "timestep.records",
+    "QueueLimits": "timestep.records",
     "RunHandle": "timestep.durable.queue",
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
@@ -68,6 +71,7 @@ _HOMES = {
     "cleanup_dbos": "timestep.runtime",
     "configure_dbos": "timestep.runtime",
     "consume_result": "timestep.durable.plain",
+    "create_queue": "timestep.durable.queue",
     "create_scheduled_agent_workflow": "timestep.durable.schedule",
     "current_tool_call": "timestep.durable.tool_call",
     "default_result_processor": "timestep.durable.plain",
@@ -77,6 +81,7 @@ _HOMES = {
     "is_dbos_launched": "timestep.runtime",
     "list_approvals": "timestep.approvals",
     "queue_agent_workflow": "timestep.durable.queue",
+    "queue_many": "timestep.durable.queue_many",
     "raise_limits": "timestep.approvals",
     "register_agents": "timestep.durable.registry",
     "register_serializer": "timestep.durable.journal",
@@ -103,6 +108,8 @@ __all__ = [
     "OllamaModel",
     "OllamaModelProvider",
     "OpenAICompatibleProvider",
+    "Queue",
+    "QueueLimits",
     "RunHandle",
     "RunLimits",
     "RunStateStore",
@@ -118,6 +125,7 @@ __all__ = [
     "cleanup_dbos",
     "configure_dbos",
     "consume_result",
+    "create_queue",
     "create_scheduled_agent_workflow",
     "current_tool_call",
     "default_result_processor",
@@ -127,6 +135,7 @@ __all__ = [
     "is_dbos_launched",
     "list_approvals",
     "queue_agent_workflow",
+    "queue_many",
     "raise_limits",
     "register_agents",
     "register_serializer",

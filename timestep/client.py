@@ -1,4 +1,4 @@
-"""Every verb on runs and approvals for programs that execute nothing: no SDK is loaded, nothing is launched."""
+"""Every verb on runs, queues and approvals for programs that execute nothing: no SDK is loaded, nothing is launched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from timestep import approvals, executors, runs
+from timestep import approvals, executors, queues, runs
 from timestep.errors import InvalidInputError
 from timestep.events import stream_run
 from timestep.records import (
@@ -18,6 +18,8 @@ from timestep.records import (
     USAGE_KEYS,
     Approval,
     Executor,
+    Queue,
+    QueueLimits,
     Run,
     RunLimits,
     RunStatus,
@@ -124,6 +126,56 @@ class Client:
         if since is not None and since.tzinfo is None:
             raise InvalidInputError(f"The time {since.isoformat()!r} has no time zone.")
         return await (await self._database()).run(sum_usage, by=by, since=since)
+
+    async def list_queues(self) -> list[Queue]:
+        """Return the queues in the order of their names, with what is in them."""
+        return await asyncio.to_thread(queues.list_queues, await self._database(), await self._client())
+
+    async def get_queue(self, name: str) -> Queue:
+        """Return a queue with what is in it.
+
+        Raises:
+            QueueNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(queues.get_queue, await self._database(), await self._client(), name)
+
+    async def create_queue(
+        self, name: str, limits: QueueLimits | None = None, *, replace: bool = False
+    ) -> queues.Change:
+        """Make a queue, or with `replace` give one that is there other limits; say which.
+
+        Raises:
+            InvalidInputError: the name is malformed or another application's, or it is there with other limits.
+        """
+        client = await self._client()
+        return await asyncio.to_thread(
+            queues.create_queue, client, name, limits if limits is not None else QueueLimits(), replace=replace
+        )
+
+    async def pause_queue(self, name: str) -> bool:
+        """Let no run of a queue start any more; those that run go on. False when it was paused before.
+
+        Raises:
+            QueueNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(queues.pause_queue, await self._client(), name)
+
+    async def resume_queue(self, name: str) -> bool:
+        """Let the runs of a paused queue start again. False when it was not paused.
+
+        Raises:
+            QueueNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(queues.resume_queue, await self._client(), name)
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue in which nothing waits.
+
+        Raises:
+            QueueNotFoundError: there is none of that name.
+            QueueNotEmptyError: runs wait in it.
+        """
+        await asyncio.to_thread(queues.delete_queue, await self._database(), await self._client(), name)
 
     async def list_approvals(
         self, run_id: str | None = None, *, is_waiting: bool = True, limit: int = 100

@@ -11,8 +11,11 @@ TimestepError
 │   ├── AgentNotRegisteredError
 │   ├── AgentAlreadyRegisteredError
 │   ├── NotDurableError           a parameter that could not be found again after a crash
-│   └── RunInputMismatchError     a known run id with another input
+│   ├── RunInputMismatchError     a known run id with another input
+│   └── RunDuplicatedError        another run has the deduplication id
 ├── RunNotFoundError
+├── QueueNotFoundError
+├── QueueNotEmptyError            a queue in which runs wait is not deleted
 ├── RunStateError                 a run is not in a state that allows the verb
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
 ├── RunCancelledError
@@ -138,6 +141,16 @@ class RunInputMismatchError(InvalidInputError):
     hint = "Use a new id for new work; the same id returns the recorded result of the first input."
 
 
+class RunDuplicatedError(InvalidInputError):
+    """Another run of the queue has this deduplication id."""
+
+    hint = "Wait until that run has ended, or pass on_duplicate='return' to get its handle instead."
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, run_id: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.run_id = run_id
+
+
 class ModelNotConfiguredError(TimestepError, ValueError):
     """The model cannot be used as it is named or configured."""
 
@@ -148,6 +161,18 @@ class RunNotFoundError(TimestepError):
     """There is no such run."""
 
     hint = "List the runs with `timestep runs list`."
+
+
+class QueueNotFoundError(TimestepError):
+    """There is no such queue."""
+
+    hint = "List the queues with `timestep queues list`."
+
+
+class QueueNotEmptyError(TimestepError):
+    """Runs wait in the queue."""
+
+    hint = "Let them run, or cancel them with `timestep runs cancel ID`."
 
 
 class RunStateError(TimestepError):

@@ -77,6 +77,24 @@ def check_session_id(session_id: str) -> str:
     return session_id
 
 
+def check_queue_name(name: str) -> str:
+    """Return the name of a queue for runs unchanged, or refuse it; the rules of session ids apply.
+
+    Raises:
+        InvalidInputError: the name breaks one of these rules, or is that of a queue of the engine or of DBOS.
+    """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidInputError(f"The name of a queue is text, not {type(name).__name__}: {name!r}.")
+    problem = _problem_of(name)
+    if not problem and (name == SEGMENT_QUEUE or name.startswith("_dbos_")):
+        problem = "is that of a queue that the engine itself uses"
+    if problem:
+        raise InvalidInputError(
+            f"The queue name {_shown(name)} {problem}.", hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters."
+        )
+    return name
+
+
 def segment_id(run_id: str, segment: int) -> str:
     """Return the DBOS workflow id of segment `segment` of a run; the first has the run's own id."""
     return run_id if segment == 1 else f"{run_id}{SEGMENT_MARK}{segment}"

@@ -73,6 +73,94 @@ class RunRequest:
     resumes_snapshot: int | None = None
 
 
+OneAtATime = Literal["session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedRun:
+    """A run for a queue: its request, and how the queue takes it.
+
+    `application` is that whose executors take it. With `one_at_a_time="session"` it waits for the queued runs of its
+    session that came before it. `priority` is 1 for the highest; a run without one comes before all that have one.
+    """
+
+    request: RunRequest
+    input_digest: str
+    queue: str
+    application: str
+    one_at_a_time: OneAtATime | None = "session"
+    priority: int | None = None
+    deduplication_id: str | None = None
+    partition_key: str | None = None
+    start_after: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """What a queue lets through; None is no limit.
+
+    `global_concurrency` counts the runs of all executors together, `worker_concurrency` those of one, and
+    `partition_concurrency` those of one partition: such a queue is partitioned, and each run needs a partition. At
+    most `rate_limit` runs start in any `rate_period_seconds`. Each executor looks for work every
+    `polling_interval_seconds`, with about ten statements.
+    """
+
+    global_concurrency: int | None = None
+    worker_concurrency: int | None = None
+    partition_concurrency: int | None = None
+    rate_limit: int | None = None
+    rate_period_seconds: float = 60.0
+    polling_interval_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no limit.
+
+        Raises:
+            InvalidInputError: a number is out of its range, or a part may do more than the whole.
+        """
+        for name in ("global_concurrency", "worker_concurrency", "partition_concurrency", "rate_limit"):
+            value: object = getattr(self, name)
+            if value is not None and not is_whole_from_one(value):
+                raise InvalidInputError(f"{name} is a whole number from 1 to {LARGEST_NUMBER}, not {value!r}.")
+        for name in ("rate_period_seconds", "polling_interval_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.01 <= value <= 31_536_000:
+                raise InvalidInputError(f"{name} is a number of seconds from 0.01 to 31536000, not {value!r}.")
+        whole = self.global_concurrency
+        for name in ("worker_concurrency", "partition_concurrency"):
+            part = getattr(self, name)
+            if whole is not None and part is not None and part > whole:
+                raise InvalidInputError(
+                    f"{name}={part} is more than global_concurrency={whole}.", hint=f"Write {name}={whole} or less."
+                )
+
+
+LARGEST_NUMBER = 2**31 - 1
+"""Largest priority and limit of a queue: Postgres stores them in four bytes."""
+
+
+def is_whole_from_one(value: object) -> bool:
+    """Return whether a value is a whole number from 1 to `LARGEST_NUMBER`, which a truth value is not."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_NUMBER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """A queue and what is in it now.
+
+    `waiting` counts the runs that wait to start, those included that wait for their session; next segments of runs
+    that were interrupted wait in `timestep_segments`, whatever queue the run had. A paused queue starts nothing.
+    """
+
+    name: str
+    limits: QueueLimits
+    is_paused: bool = False
+    waiting: int = 0
+    waiting_for_session: int = 0
+    running: int = 0
+    oldest_waiting_at: datetime | None = None
+
+
 OnLimit = Literal["interrupt", "fail"]
 
 

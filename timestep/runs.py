@@ -10,17 +10,15 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
-from dbos import DBOSClient, EnqueueOptions, SetWorkflowID, StepInfo
+from dbos import DBOSClient, SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
 from timestep.errors import RunNotFoundError, RunStateError
 from timestep.ids import (
     DBOS_SCHEMA,
-    DEFAULT_QUEUE,
     SEGMENT_QUEUE,
     STEP_CLOSE_STREAM,
     STEP_SESSION_WRITE,
-    WORKFLOW_AGENT_RUN,
     copy_id,
     kind_of_step,
     segment_id,
@@ -30,8 +28,9 @@ from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
-from timestep.store.run_states import claim_for_run
-from timestep.store.runs import StoredRun, insert_run
+from timestep.store.queues import find_place
+from timestep.store.runs import StoredRun
+from timestep.store.segments import enqueue_segment
 
 POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
@@ -67,41 +66,6 @@ def digest_of(request: RunRequest) -> str:
         "context": request.context,
     }
     return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
-
-
-def enqueue_run(
-    connection: sa.Connection,
-    client: DBOSClient,
-    request: RunRequest,
-    *,
-    input_digest: str,
-    queue: str = DEFAULT_QUEUE,
-    priority: int | None = None,
-    deduplication_id: str | None = None,
-    delay_seconds: float | None = None,
-) -> bool:
-    """Store a run and enqueue its first segment in one transaction; return False when its id is there already.
-
-    Raises:
-        SnapshotAlreadyResumed: the run goes on from a snapshot that somebody else has resumed.
-    """
-    if not insert_run(connection, request, input_digest=input_digest, queue=queue):
-        return False
-    if request.resumes_snapshot is not None:
-        claim_for_run(connection, request.resumes_snapshot, run_id=request.run_id)
-    options: EnqueueOptions = {
-        "workflow_name": WORKFLOW_AGENT_RUN,
-        "queue_name": queue,
-        "workflow_id": request.run_id,
-    }
-    if priority is not None:
-        options["priority"] = priority
-    if deduplication_id is not None:
-        options["deduplication_id"] = deduplication_id
-    if delay_seconds is not None:
-        options["delay_seconds"] = delay_seconds
-    client.enqueue_in_transaction(connection, options, {"agent": request.agent})
-    return True
 
 
 async def wait_run(
@@ -172,8 +136,7 @@ def resume_run(
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
-        is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
-        client.resume_workflow(current if is_there else copy_id(current))
+        _resume_workflow(database, client, stored)
     elif run.status == "failed" and run.reason == "approval_expired":
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
@@ -185,15 +148,38 @@ def resume_run(
     return run
 
 
+def _resume_workflow(database: Database, client: DBOSClient, stored: StoredRun) -> None:
+    """Resume the workflow of a run that is queued again; executors do it when the run has its session, if it waits."""
+    run_id, number = stored.run.run_id, stored.run.segment
+    current = segment_id(run_id, number)
+    is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
+    if not is_there and number == 1:  # it was cancelled before it had its session
+        database.run_sync(enqueue_segment, run_id, number)
+        return
+    place = database.run_sync(find_place, run_id) if stored.session_place is not None else None
+    if place is None or not place.is_waiting:
+        client.resume_workflow(current if is_there else copy_id(current))
+
+
 def _fork(
     database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None, version: str | None
 ) -> None:
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+    if stored.session_place is not None:
+        database.run_sync(_queue_copy, stored)
+        return
     # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
     copy_journal(client, run.run_id, run.segment + 1, version=version)
     database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
+
+
+def _queue_copy(connection: sa.Connection, stored: StoredRun) -> None:
+    """Queue a new segment that starts from a copy, now or when it is the run's turn in its session."""
+    run = stored.run
+    if store.mark_queued(connection, run.run_id, was=(run.status,), segment=run.segment + 1):
+        enqueue_segment(connection, run.run_id, run.segment + 1, is_copy=True)
 
 
 def copy_journal(client: DBOSClient, run_id: str, number: int, *, version: str | None = None) -> str:
@@ -319,6 +305,6 @@ def _changed(run_id: str) -> RunStateError:
 
 
 __all__ = [
-    "cancel_run", "connect_client", "digest_of", "enqueue_run", "find_runs", "full_run_id", "list_steps", "resume_run",
+    "cancel_run", "connect_client", "digest_of", "find_runs", "full_run_id", "list_steps", "resume_run",
     "sqlalchemy_url", "wait_run",
 ]  # fmt: skip

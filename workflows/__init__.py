@@ -5,6 +5,7 @@ timestep run "hello" --agent assistant         give it work, from any terminal
 """
 
 from workflows.agents import assistant, reporter
+from workflows.queues import REPORTS
 from workflows.schedules import daily_report
 
-__all__ = ["assistant", "daily_report", "reporter"]
+__all__ = ["REPORTS", "assistant", "daily_report", "reporter"]

@@ -3,10 +3,8 @@
 from timestep import ensure_dbos_launched, register_agents
 from timestep.cli import main
 from workflows.agents import assistant, reporter
-from workflows.queues import register_queues
 
 if __name__ == "__main__":
     register_agents(assistant, reporter)
     ensure_dbos_launched()
-    register_queues()
     main(["worker", "workflows"])

@@ -11,13 +11,21 @@ import pytest
 from agents import Agent, RunState, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from dbos import DBOS
-from dbos import error as dbos_error
 
-from timestep import Session, queue_agent_workflow, register_agents, run_agent_workflow
+from timestep import (
+    QueueLimits,
+    Session,
+    create_queue,
+    queue_agent_workflow,
+    queue_many,
+    register_agents,
+    run_agent_workflow,
+)
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.registry import forget_agents
-from timestep.errors import RunInputMismatchError, TimestepError
-from timestep.runs import resume_run
+from timestep.errors import InvalidInputError, RunDuplicatedError, RunInputMismatchError, TimestepError
+from timestep.queues import get_queue, pause_queue
+from timestep.runs import cancel_run, resume_run
 
 
 def says(*texts: str, name: str = "assistant", **options: Any) -> Agent[Any]:
@@ -128,12 +136,108 @@ async def test_a_smaller_priority_number_runs_first(engine: Any, new_id: str) ->
 
 async def test_a_deduplication_id_is_refused_while_its_run_is_there(engine: Any, new_id: str) -> None:
     agent = says("one", "two")
-    queue_agent_workflow(agent, "Hi", workflow_id=new_id, deduplication_id=f"d-{new_id}", delay_seconds=3600)
+    same = {"deduplication_id": f"d-{new_id}", "delay_seconds": 3600}
+    queue_agent_workflow(agent, "Hi", workflow_id=new_id, **same)
 
-    with pytest.raises((TimestepError, dbos_error.DBOSQueueDeduplicatedError)):
-        queue_agent_workflow(agent, "Hi again", workflow_id=f"{new_id}-2", deduplication_id=f"d-{new_id}")
-
+    with pytest.raises(RunDuplicatedError, match=new_id) as refused:
+        queue_agent_workflow(agent, "Hi again", workflow_id=f"{new_id}-2", **same)
+    assert refused.value.run_id == new_id
     assert engine.status(f"{new_id}-2") is None
+    other = queue_agent_workflow(agent, "Hi again", workflow_id=f"{new_id}-2", on_duplicate="return", **same)
+    assert (other.run_id, other.get_status()) == (new_id, "queued")
+    assert queue_agent_workflow(agent, "Hi", workflow_id=new_id, **same).run_id == new_id, "the run itself"
+
+    cancel_run(launched_engine().database, launched_engine().client, new_id)
+    assert queue_agent_workflow(agent, "Hi again", workflow_id=f"{new_id}-2", **same).run_id == f"{new_id}-2"
+    resume_run(launched_engine().database, launched_engine().client, new_id)  # it has the id no more
+    engine.wait_for_status(new_id, "succeeded")
+
+
+async def test_a_time_limit_does_not_count_the_time_in_the_queue(engine: Any, new_id: str) -> None:
+    handle = queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id, delay_seconds=1.5, timeout_seconds=1)
+
+    assert (await handle.get_result()).output == "Hello"
+    run = engine.run(new_id)
+    assert (run["started_at"] - run["created_at"]).total_seconds() > 1.4
+
+
+async def test_many_runs_are_queued_in_few_transactions_once(engine: Any, new_id: str) -> None:
+    register_agents(says("Hello"))
+    await DBOS.register_queue_async("many", polling_interval_sec=0.1)
+    runs = [{"input_items": "Hi", "workflow_id": f"{new_id}-{number}", "session_id": new_id} for number in range(1200)]
+    shared: dict[str, Any] = {"queue_name": "many", "delay_seconds": 3600, "priority": 3}
+    handles = queue_many(runs, "assistant", **shared)
+    again = queue_many(runs, "assistant", **shared)
+
+    assert [handle.run_id for handle in handles] == [handle.run_id for handle in again]
+    stored = engine.query(
+        "select count(*) as runs, count(distinct xmin::text) as transactions, "
+        "bool_and(priority = 3 and queue = 'many') as fits from timestep.runs where session_id = %s", new_id,
+    )  # fmt: skip
+    assert stored == [{"runs": 1200, "transactions": 3, "fits": True}]
+    order = engine.query("select id from timestep.runs where session_id = %s order by session_place", new_id)
+    assert [row["id"] for row in order] == [run["workflow_id"] for run in runs]
+
+
+async def test_texts_are_queued_and_a_bad_run_is_named_before_any_is_stored(engine: Any, new_id: str) -> None:
+    await DBOS.register_queue_async("many", polling_interval_sec=0.1)
+    handles = queue_many(["Hi", "Hi"], says("one", "two"), queue_name="many")
+    assert sorted([(await handle.get_result()).output for handle in handles]) == ["one", "two"]
+
+    good = {"input_items": "Hi", "workflow_id": new_id}
+    for bad, words in (
+        ({"input_items": ""}, "Run 2 of the batch: The input is empty"),
+        ({"input_items": "Hi", "prio": 1}, "Run 2 of the batch: It has no parameter 'prio'"),
+        ({"input_items": "Hi", "priority": True}, "Run 2 of the batch: priority is"),
+    ):
+        with pytest.raises(TimestepError, match=words):
+            queue_many([good, bad], says("Hello"))
+    assert engine.status(new_id) is None
+
+
+async def test_a_declared_queue_has_its_limits_and_stays_paused_when_it_is_declared_again(engine: Any) -> None:
+    client = launched_engine().client
+    create_queue("declared", global_concurrency=2, rate_limit=7)
+    await asyncio.to_thread(pause_queue, client, "declared")
+    create_queue("declared", global_concurrency=3)
+
+    found = await asyncio.to_thread(get_queue, launched_engine().database, client, "declared")
+    assert (found.limits, found.is_paused) == (QueueLimits(global_concurrency=3), True)
+
+
+async def test_a_partitioned_queue_takes_runs_with_a_partition_alone(engine: Any, new_id: str) -> None:
+    create_queue("parts", partition_concurrency=1, polling_interval_seconds=0.1)
+    agent = says("one")
+    with pytest.raises(InvalidInputError, match="has no partition_key"):
+        queue_agent_workflow(agent, "Hi", queue_name="parts")
+    with pytest.raises(InvalidInputError, match="is not partitioned"):
+        queue_agent_workflow(agent, "Hi", partition_key="ann")
+    same = {"queue_name": "parts", "partition_key": "ann", "deduplication_id": new_id}
+
+    assert (await queue_agent_workflow(agent, "Hi", **same).get_result()).output == "one"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"priority": 0},
+        {"priority": True},
+        {"priority": 2**31},
+        {"delay_seconds": -1},
+        {"delay_seconds": float("nan")},
+        {"deduplication_id": ""},
+        {"partition_key": " a"},
+        {"one_at_a_time": "agent"},
+        {"on_duplicate": "ignore"},
+        {"queue_name": "_dbos_internal_queue"},
+        {"queue_name": ""},
+    ],
+    ids=str,
+)
+def test_a_bad_value_is_refused_by_its_name(engine: Any, new_id: str, option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(option)).replace("queue_name", "queue name")):
+        queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id, **option)
+    assert engine.status(new_id) is None
 
 
 async def test_the_same_id_again_is_the_same_run(engine: Any, new_id: str) -> None:

@@ -20,6 +20,7 @@ import scenario
 import side_log
 import stops
 import till
+import walker
 from agents import Agent, OpenAIChatCompletionsModel
 from dbos import DBOS
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -252,3 +253,13 @@ async def _decide(client: Client, run: str) -> None:
         await client.reject(run, "pay_2", by="alice", reason="Too much")
     await side_log.stop_at(run, "decide after")
     side_log.write("decided", run)
+
+
+async def walker_executor(**arguments: Any) -> None:
+    """Execute the runs of the walker until killed."""
+    await walker.executor(**arguments)
+
+
+async def walker_queue(**arguments: Any) -> None:
+    """Queue runs of the walker."""
+    await walker.queue(**arguments)

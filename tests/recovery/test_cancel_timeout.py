@@ -66,7 +66,7 @@ def test_a_queued_run_is_cancelled_at_once_and_goes_on_when_it_is_resumed(drill:
     wait_until(lambda: drill.status("one") == "queued", "queued")
     door.cancel("one")
     assert row(drill, "one") == ("cancelled", "cancelled", 1, 0)
-    assert drill.workflow_status("one") == "CANCELLED"
+    assert drill.workflow_status("one") is None, "its turn in its session would have enqueued it"
     assert drill.started("one") == []
     drill.wait_launched(child)
     door.resume("one")

@@ -14,6 +14,7 @@ from timestep.errors import (
     InterruptionException,
     InvalidInputError,
     ModelNotConfiguredError,
+    QueueNotFoundError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
@@ -47,6 +48,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
+    (QueueNotFoundError, ExitCode.NOT_FOUND),
     (ApprovalNotFoundError, ExitCode.NOT_FOUND),
     (AmbiguousCallError, ExitCode.BAD_USAGE),
     (RunFailedError, ExitCode.RUN_FAILED),

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -46,11 +47,12 @@ class Options:
     session_id: str | None
     model: str | None
     wait_seconds: float | None
+    queue_name: str | None
     as_json: bool
 
 
 @click.command()
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option("--agent", metavar="MODULE:NAME|NAME", help="Agent of a module, or the name of an executor's agent.")
 @click.option("--id", "run_id", metavar="ID", help="The run's id: the same id again returns the recorded result.")
 @click.option("--session", "session_id", metavar="ID", help="Conversation that the run goes on with.")
@@ -58,11 +60,17 @@ class Options:
 @click.option("--detach", is_flag=True, help="Print the run's id and return at once.")
 @click.option("--wait", "wait_seconds", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="Wait at most so long; the run goes on.")  # fmt: skip
+@click.option("--batch", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Run each line of a JSONL file instead of TEXT.")  # fmt: skip
+@click.option("--results", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+              help="Where a batch writes its results; FILE.results.jsonl when absent.")  # fmt: skip
+@click.option("--queue", "queue_name", metavar="NAME", help="Queue of the run; timestep_agent_queue when absent.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON when it has ended.")
 @click.pass_context
 def command(
-    context: click.Context, text: str, agent: str | None, run_id: str | None, session_id: str | None,
-    model: str | None, detach: bool, wait_seconds: float | None, as_json: bool,
+    context: click.Context, text: str | None, agent: str | None, run_id: str | None, session_id: str | None,
+    model: str | None, detach: bool, wait_seconds: float | None, batch: Path | None, results: Path | None,
+    queue_name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run an agent and stream its answer; TEXT of `-` is read from stdin.
 
@@ -70,22 +78,36 @@ def command(
     `timestep worker MODULE` starts. After Ctrl-C the run goes on from its last finished step in another process.
     With --model NAME, no --agent and no executor, a bare assistant answers in this process.
 
+    With --batch each line of the file is a text, or an object such as {"input_items": "Hello", "session_id": "ann"},
+    and is queued for the executors. The same command again goes on: what is in the result file is not run again. --id
+    is then what the ids of the runs begin with, instead of the name of the file.
+
     \b
     Examples:
       timestep run "Where is my order?" --agent my_app.agents:support
       timestep run "Where is my order?" --id order-43
       timestep run "Tell me a story" --model ollama/gpt-oss:20b
+      timestep run --batch questions.jsonl --agent support
     """
     from timestep.cli.modules import is_reference
 
+    if (batch is None) == (text is None):
+        raise click.UsageError("Give TEXT or --batch FILE." if text is None else "Give TEXT or --batch FILE, not both.")
+    if (batch is not None or queue_name is not None or detach) and agent is not None and is_reference(agent):
+        option = "--batch" if batch is not None else "--queue" if queue_name is not None else "--detach"
+        raise click.UsageError(f"{option} leaves runs to an executor: give the agent's NAME, not MODULE:NAME.")
+    if batch is not None:
+        shared = {"session_id": session_id, "model": model, "queue_name": queue_name}
+        context.exit(_run_batch(batch, results, agent, run_id, shared, detach, wait_seconds, as_json))
+    if results is not None:
+        raise click.UsageError("--results is for --batch.")
+    assert text is not None
     options = Options(
         text=_text_of(text), agent=agent, session_id=None if session_id is None else check_session_id(session_id),
         run_id=new_run_id() if run_id is None else check_run_id(run_id), model=model, wait_seconds=wait_seconds,
-        as_json=as_json,
+        queue_name=queue_name, as_json=as_json,
     )  # fmt: skip
     if agent is not None and is_reference(agent):
-        if detach:
-            raise click.UsageError("--detach leaves the run to an executor: give the agent's NAME, not MODULE:NAME.")
         context.exit(_run_here(options, agent))
     context.exit(_run_elsewhere(options, is_detached=detach))
 
@@ -196,13 +218,26 @@ def _code_of_leaving(options: Options) -> ExitCode:
     return ExitCode.FAILED
 
 
+def _run_batch(
+    path: Path, results: Path | None, agent: str | None, prefix: str | None, shared: dict[str, Any],
+    is_detached: bool, wait_seconds: float | None, as_json: bool,
+) -> ExitCode:  # fmt: skip
+    from timestep.cli.batch import read_batch, run_batch
+    from timestep.cli.desk import open_desk
+
+    with open_desk() as desk:
+        name = agent if agent is not None else _only_agent(desk)
+        batch = read_batch(path, agent=name, prefix=prefix, results=results, **shared)
+        return run_batch(desk, batch, is_detached=is_detached, wait_seconds=wait_seconds, as_json=as_json)
+
+
 def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
     from timestep.cli.desk import open_desk
     from timestep.cli.ending import show_ending
     from timestep.cli.follow import AnswerPrinter, follow_run
 
     with open_desk() as desk:
-        is_bare = options.agent is None and options.model is not None and not is_detached
+        is_bare = options.agent is None and options.model is not None and not is_detached and not options.queue_name
         is_bare = is_bare and not any(each.agents for each in desk.live_executors())
         agent = "" if is_bare else options.agent or _only_agent(desk)
     if is_bare:
@@ -265,11 +300,11 @@ def _enqueue(desk: Desk, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.runs import digest_of, enqueue_run
+    from timestep.queues import enqueue_run, queued_run
+    from timestep.settings import current_settings
 
-    request = _request(options, agent)
-    if not desk.database.run_sync(enqueue_run, desk.client, request, input_digest=digest_of(request)):
-        _check_same(desk.database, request)
+    queued = queued_run(_request(options, agent), application=current_settings().name, queue=options.queue_name)
+    enqueue_run(desk.database, desk.client, queued)
 
 
 def _request(options: Options, agent: str) -> RunRequest:

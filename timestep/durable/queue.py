@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Generator, Mapping
 from typing import Any
 
 from agents import Agent, RunConfig
 from dbos import DBOS
 
+from timestep import queues as desk
 from timestep.durable.claim import claimed
-from timestep.durable.engine import engine, ensure_engine
+from timestep.durable.engine import engine, ensure_engine, is_engine_launched
 from timestep.durable.origin import Origin, snapshot_elsewhere
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.resume import continue_run
 from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
 from timestep.durable.threads import run_in_thread
-from timestep.errors import InvalidInputError, RunInputMismatchError
-from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE
-from timestep.records import RunLimits, RunRequest, RunStatus
-from timestep.runs import digest_of, enqueue_run
+from timestep.errors import InvalidInputError
+from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
+from timestep.queues import OnDuplicate, queued_run
+from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus
+from timestep.settings import current_settings
 from timestep.store.runs import get_stored_run
 
-POLLING_SECONDS = 1.0
-"""Wait between two looks at a queue. A look is about ten statements, from every executor."""
-
-SEGMENT_POLLING_SECONDS = 0.25
-"""The same for segments that go on: a person may be waiting."""
-
-DEFAULT_LIMIT = {"limit": 50, "period": 60}
-"""Starts of the default queue: at most 50 in 60 seconds."""
+log = logging.getLogger("timestep")
 
 
 class RunHandle:
@@ -111,6 +107,10 @@ def queue_agent_workflow(
     run_config: RunConfig | Mapping[str, Any] | None = None,
     limits: RunLimits | None = None,
     branch: bool = False,
+    model: str | None = None,
+    one_at_a_time: OneAtATime | None = "session",
+    on_duplicate: OnDuplicate = "raise",
+    partition_key: str | None = None,
 ) -> RunHandle:
     """Queue a run and return its handle; the run is stored when this returns. May be awaited too.
 
@@ -118,12 +118,19 @@ def queue_agent_workflow(
 
     Args:
         queue_name: A DBOS queue, made on first use; the default one starts at most 50 runs in 60 s.
-        priority: 1 is the highest; larger numbers run later.
-        deduplication_id: Refused while another run with it is queued or running.
+        priority: From 1, the highest, on; larger numbers start later. One without it starts before all others.
+        deduplication_id: In one queue no two runs have it that have not ended; one that waits for a person has not.
         delay_seconds: Start no earlier than this many seconds from now.
+        one_at_a_time: With "session" the queued runs of a session run one after the other, in the order of the calls.
+            One that is interrupted, or whose delay is not over, lets the others pass; it goes on before those that have
+            not started. Runs that are started directly take no part. None lets this run start whatever the others do.
+        on_duplicate: When another run has the deduplication id: "raise", or "return" the handle of that one.
+        partition_key: Partition of a queue with limits for each partition; such a queue needs one.
 
     Raises:
-        InvalidInputError: as in `run_agent_workflow`.
+        InvalidInputError: as in `run_agent_workflow`, or one of these is malformed.
+        RunInputMismatchError: the id is known with another input.
+        RunDuplicatedError: another run has the deduplication id; its `run_id` says which.
         SnapshotAlreadyResumed: as in `run_agent_workflow`.
     """
     if result_processor is not None:
@@ -148,63 +155,89 @@ def queue_agent_workflow(
         run_config=run_config,
         timeout_seconds=timeout_seconds,
         stream=stream,
+        model=model,
         limits=limits,
         branch=branch,
     )
+    queued = queued_run(
+        request,
+        application=current_settings().name,
+        queue=queue_name,
+        one_at_a_time=one_at_a_time,
+        priority=priority,
+        deduplication_id=deduplication_id,
+        delay_seconds=delay_seconds,
+        partition_key=partition_key,
+    )
     elsewhere = None if branch else snapshot_elsewhere(input_items)
     ensure_engine()
-    run_in_thread(
-        lambda: _enqueue(
-            request,
-            elsewhere,
-            queue=queue_name or DEFAULT_QUEUE,
-            priority=priority,
-            deduplication_id=deduplication_id,
-            delay_seconds=delay_seconds,
-        )
+    return RunHandle(run_in_thread(lambda: _enqueue(queued, elsewhere, on_duplicate)))
+
+
+def create_queue(
+    name: str,
+    *,
+    global_concurrency: int | None = None,
+    worker_concurrency: int | None = None,
+    partition_concurrency: int | None = None,
+    rate_limit: int | None = None,
+    rate_period_seconds: float = 60.0,
+    polling_interval_seconds: float = 1.0,
+) -> str:
+    """Declare a queue, before or after the engine is launched, and return its name.
+
+    The queue is a row: it stays, and every executor of the application takes runs from it. Declared again with other
+    limits it has those from then on, unless a newer version of the application runs; a paused queue stays paused.
+    Limits as in `QueueLimits`.
+
+    Raises:
+        InvalidInputError: the name or a limit is malformed, or the queue is another application's.
+    """
+    check_queue_name(name)
+    limits = QueueLimits(
+        global_concurrency=global_concurrency,
+        worker_concurrency=worker_concurrency,
+        partition_concurrency=partition_concurrency,
+        rate_limit=rate_limit,
+        rate_period_seconds=rate_period_seconds,
+        polling_interval_seconds=polling_interval_seconds,
     )
-    return RunHandle(request.run_id)
+    if is_engine_launched():
+        run_in_thread(lambda: _declare(name, limits))
+    else:
+        _declared[name] = limits
+    return name
 
 
-def _enqueue(request: RunRequest, elsewhere: Origin | None, *, queue: str, **options: Any) -> None:
+_declared: dict[str, QueueLimits] = {}
+"""Queues that were declared before the engine was launched."""
+
+
+def make_queues() -> None:
+    """Make the queues that the engine itself uses, those of the settings and those that were declared before."""
+    client = engine().client
+    for name, limits in ((DEFAULT_QUEUE, desk.DEFAULT_LIMITS), (SEGMENT_QUEUE, desk.SEGMENT_LIMITS)):
+        desk.register(client.register_queue, name, limits, on_conflict="never_update")
+    declared = {**engine().settings.queues, **_declared}
+    _declared.clear()
+    for name, limits in declared.items():
+        _declare(name, limits)
+
+
+def _declare(name: str, limits: QueueLimits) -> None:
+    if desk.create_queue(engine().client, name, limits, replace=True, register_queue=DBOS.register_queue) == "changed":
+        log.warning("The queue %r has other limits now: %s", name, limits)
+
+
+def _enqueue(queued: QueuedRun, elsewhere: Origin | None, on_duplicate: OnDuplicate) -> str:
     if elsewhere is not None:
-        asyncio.run(_enqueue_claimed(request, elsewhere, queue=queue, **options))
-        return
-    ensure_queue(queue)
-    digest = digest_of(request)
-    if not engine().database.run_sync(
-        enqueue_run, engine().client, request, input_digest=digest, queue=queue, **options
-    ):
-        stored = engine().database.run_sync(get_stored_run, request.run_id)
-        if stored.input_digest != digest:
-            raise RunInputMismatchError(
-                f"The run {request.run_id!r} is known with another agent, input, session or context."
-            )
+        return asyncio.run(_enqueue_claimed(queued, elsewhere, on_duplicate))
+    return desk.enqueue_run(engine().database, engine().client, queued, on_duplicate=on_duplicate)
 
 
-async def _enqueue_claimed(request: RunRequest, elsewhere: Origin, **options: Any) -> None:
-    async with claimed(elsewhere, by=request.run_id):
-        await asyncio.to_thread(_enqueue, request, None, **options)
-
-
-_known: set[str] = set()
-
-
-def ensure_queue(name: str) -> None:
-    """Make a queue if it is not there; one that is there keeps its settings. Not under a running event loop."""
-    if name in _known:
-        return
-    limiter: Any = DEFAULT_LIMIT if name == DEFAULT_QUEUE else None
-    seconds = SEGMENT_POLLING_SECONDS if name == SEGMENT_QUEUE else POLLING_SECONDS
-    DBOS.register_queue(name, limiter=limiter, polling_interval_sec=seconds, on_conflict="never_update")
-    _known.add(name)
-
-
-def ensure_own_queues() -> None:
-    """Make the queues that the engine itself uses."""
-    _known.clear()
-    ensure_queue(DEFAULT_QUEUE)
-    ensure_queue(SEGMENT_QUEUE)
+async def _enqueue_claimed(queued: QueuedRun, elsewhere: Origin, on_duplicate: OnDuplicate) -> str:
+    async with claimed(elsewhere, by=queued.request.run_id):
+        return await asyncio.to_thread(_enqueue, queued, None, on_duplicate)
 
 
 async def _returning(value: Any) -> Any:

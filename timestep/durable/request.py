@@ -18,6 +18,7 @@ from timestep.durable.output import dump_output, load_output
 from timestep.durable.registry import RegisteredAgent
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id, new_run_id
+from timestep.inputs import check_item
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
 from timestep.sessions import Session
@@ -31,7 +32,6 @@ STATE_MARK = "$run_state"
 OUTPUT_MARK = "$output"
 """Key beside it of the final output, when the state is that of a run that has ended."""
 
-_ROLES = ("user", "assistant", "system", "developer")
 _MODEL_SETTINGS: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
 _STORED_CONFIG = (
     "model",
@@ -131,7 +131,7 @@ def check_input(input_items: Any) -> Any:
         )
     if not input_items:
         raise InvalidInputError("The input is an empty list.", hint="Give the agent at least one item.")
-    items = [_check_item(item, number) for number, item in enumerate(cast("Sequence[Any]", input_items))]
+    items = [check_item(item, number) for number, item in enumerate(cast("Sequence[Any]", input_items))]
     try:
         dump_json(items)
     except InvalidInputError as error:
@@ -179,29 +179,6 @@ def with_default_provider(config: RunConfig) -> RunConfig:
     if not is_default_of_the_sdk(config.model_provider):
         return config
     return dataclasses.replace(config, model_provider=default_model_provider())
-
-
-def _check_item(item: Any, number: int) -> Any:
-    hint = 'An item looks like {"role": "user", "content": "Hello"}, or has a "type" of the Responses API.'
-    if not isinstance(item, Mapping):
-        raise InvalidInputError(
-            f"Item {number} of the input is {type(item).__name__}, not a dict: {item!r}.", hint=hint
-        )
-    fields = cast("Mapping[str, Any]", item)
-    kind, role = fields.get("type"), fields.get("role")
-    if kind in (None, "message"):
-        if role not in _ROLES:
-            raise InvalidInputError(
-                f"Item {number} of the input has the role {role!r}; roles are {', '.join(_ROLES)}.", hint=hint
-            )
-        if not isinstance(fields.get("content"), (str, list)):
-            raise InvalidInputError(
-                f"Item {number} of the input has the content {fields.get('content')!r}; it is text or a list of parts.",
-                hint=hint,
-            )
-    elif not isinstance(kind, str):
-        raise InvalidInputError(f"Item {number} of the input has the type {kind!r}; a type is text.", hint=hint)
-    return dict(fields)
 
 
 def _limits(limits: Any) -> RunLimits | None:

@@ -30,6 +30,7 @@ from timestep.records import Approval, RunRequest
 from timestep.runs import digest_of
 from timestep.store import approvals as store
 from timestep.store.executors import list_live_executors
+from timestep.store.queues import find_place
 from timestep.store.run_states import (
     already_resumed,
     check_unclaimed,
@@ -173,7 +174,8 @@ def _run_of(connection: sa.Connection, run_id: str, agent: str) -> StoredRun:
 
 
 def _start_next(connection: sa.Connection, going_on: Continuation, number: int, *, is_queued: bool) -> Continuation:
-    if is_queued:
+    place = find_place(connection, going_on.run_id)
+    if is_queued or (place is not None and place.is_waiting):  # its turn in its session enqueues it
         enqueue_segment(connection, going_on.run_id, number)
         return going_on
     mark_claimed(connection, going_on.run_id, executor_id=engine().executor_id)

@@ -30,18 +30,19 @@ from timestep.errors import (
     AgentNotRegisteredError,
     HistoryChangedError,
     RunCancelledError,
+    RunStateError,
     SnapshotTooLargeError,
     ToolResultError,
 )
 from timestep.ids import (
-    DEFAULT_QUEUE,
     WORKFLOW_AGENT_RUN,
     WORKFLOW_COPY_SEGMENT,
     WORKFLOW_SCHEDULED_RUN,
     run_of_segment,
     segment_id,
 )
-from timestep.runs import copy_journal, digest_of, enqueue_run
+from timestep.queues import enqueue_run, queued_run
+from timestep.runs import copy_journal
 from timestep.serializer import encode_error
 from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
@@ -80,6 +81,9 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         if started.stored.run.status == "cancelled" and started.stored.closed_segment < number:
             await _give_up(workflow_id)
             raise RunCancelledError(f"The run {run_id!r} was cancelled.", run_id=run_id)
+        if started.stored.run.status == "queued" and started.stored.closed_segment < number:
+            await _give_up(workflow_id)  # somebody started it by hand; it is resumed when it has its session
+            raise RunStateError(f"The run {run_id!r} waits for its session.", hint="It starts by itself.")
         return _summary(started, number)
     if entry is None:
         await _park(started.stored, workflow_id, reason="agent_not_registered")
@@ -109,14 +113,8 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
     request = request_of(run_id, context["request"])
 
     def start() -> str:
-        engine().database.run_sync(
-            enqueue_run,
-            engine().client,
-            request,
-            input_digest=digest_of(request),
-            queue=context.get("queue") or DEFAULT_QUEUE,
-        )
-        return run_id
+        queued = queued_run(request, application=engine().settings.name, queue=context.get("queue"))
+        return enqueue_run(engine().database, engine().client, queued)
 
     return await DBOS.run_step_async({"name": "start_run"}, start)
 

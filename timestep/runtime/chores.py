@@ -19,6 +19,7 @@ from timestep.records import RunStatus
 from timestep.runs import cancel_run, resume_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
+from timestep.store.queues import mend_sessions
 from timestep.store.rate_limits import list_pauses
 from timestep.store.runs import (
     mark_cancelled,
@@ -90,7 +91,9 @@ class Chores:
         agents = registered_names()
         waiting = self._database.run_sync(runs_waiting_for_agents, agents, limit=BATCH_RUNS) if agents else []
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
-        parked = self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting])
+        ids = [segment_id(run_id, segment) for run_id, segment in waiting]
+        statuses = self._statuses_of(ids)
+        parked = [each for each in ids if statuses.get(each) == "CANCELLED"]
         if parked:  # executors of the version that parked them do not know the agents
             dbos_seam.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
@@ -107,9 +110,12 @@ class Chores:
     def _tie_loose_ends(self) -> None:
         """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up.
 
+        First go on with the sessions that nobody has although runs wait for them.
+
         Raises:
             ExceptionGroup: a batch of runs failed; the others were looked at.
         """
+        self._database.run_sync(mend_sessions)
         stuck: set[str] = set()
         errors: list[Exception] = []
         after = ""
@@ -144,13 +150,15 @@ class Chores:
 
     def _start_missing(self, workflow_ids: set[str]) -> None:
         """Enqueue segments that nothing starts: who claimed one died before it was there, or resumed its copy."""
-        later = [each for each in workflow_ids if run_of_segment(each)[1] > 1]  # a first one is stored with its run
-        stopped = self._cancelled_among([copy_id(each) for each in later])
-        for workflow_id in later:
-            if copy_id(workflow_id) in stopped:
-                self._client.resume_workflow(copy_id(workflow_id))
-            else:
-                self._database.run_sync(enqueue_missing, *run_of_segment(workflow_id))
+        copies = self._statuses_of([copy_id(each) for each in workflow_ids])
+        for workflow_id in workflow_ids:
+            match copies.get(copy_id(workflow_id)):
+                case "CANCELLED":
+                    self._client.resume_workflow(copy_id(workflow_id))
+                case "ENQUEUED" | "PENDING":
+                    continue  # it waits for an executor
+                case _:
+                    self._database.run_sync(enqueue_missing, *run_of_segment(workflow_id))
 
     def _follow(self, workflow: WorkflowStatus, status: RunStatus) -> None:
         """Bring a run and its workflow together where one of them has ended and the other has not."""
@@ -162,13 +170,11 @@ class Chores:
         elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
             self._fail(run_id, workflow.workflow_id, workflow.status)
 
-    def _cancelled_among(self, workflow_ids: Sequence[str]) -> list[str]:
+    def _statuses_of(self, workflow_ids: Sequence[str]) -> dict[str, str]:
         if not workflow_ids:
-            return []
-        found = self._client.list_workflows(
-            workflow_ids=list(workflow_ids), status="CANCELLED", load_input=False, load_output=False
-        )
-        return [workflow.workflow_id for workflow in found]
+            return {}
+        found = self._client.list_workflows(workflow_ids=list(workflow_ids), load_input=False, load_output=False)
+        return {workflow.workflow_id: workflow.status for workflow in found}
 
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":

@@ -16,7 +16,7 @@ from dbos import error as dbos_error
 from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
-from timestep.durable.queue import ensure_own_queues
+from timestep.durable.queue import make_queues
 from timestep.durable.registry import registered_names
 from timestep.durable.schedule import apply_waiting_schedules
 from timestep.durable.threads import run_in_thread
@@ -27,6 +27,7 @@ from timestep.errors import (
     ExecutorFencedError,
     HistoryChangedError,
     RunCancelledError,
+    RunStateError,
 )
 from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION, SEGMENT_QUEUE
 from timestep.runs import connect_client, sqlalchemy_url
@@ -59,6 +60,7 @@ class _ExpectedEnds(logging.Filter):
         ExecutorFencedError,
         HistoryChangedError,
         RunCancelledError,
+        RunStateError,
         dbos_error.DBOSAwaitedWorkflowCancelledError,
     )
     _TEXTS = (
@@ -219,7 +221,7 @@ def _launch(queues: Sequence[str] | None) -> None:
                 application_version=version,
             )
         )
-        ensure_own_queues()
+        make_queues()
         apply_waiting_schedules()
     except BaseException as error:
         executor.stop()

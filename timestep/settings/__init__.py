@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep.errors import SettingsError
-from timestep.records import ModelServer, OnExpiry, RateLimit, SettingValue
+from timestep.records import ModelServer, OnExpiry, QueueLimits, RateLimit, SettingValue
 from timestep.settings import values
 from timestep.settings.local_server import EMBEDDED, Database, find_local_database
 from timestep.settings.project import (
@@ -90,6 +90,7 @@ class Settings:
     log_level: str = "WARNING"
     model_providers: Mapping[str, ModelServer] = field(default_factory=dict)
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    queues: Mapping[str, QueueLimits] = field(default_factory=dict)
 
 
 def resolve_settings(
@@ -383,4 +384,5 @@ _SETTINGS = (
     _setting("log_level", values.log_level, "WARNING"),
     _setting("model_providers", values.model_providers, dict),
     _setting("rate_limits", values.rate_limits, dict),
+    _setting("queues", values.queues, dict),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -9,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from timestep.records import ModelServer, RateLimit
+from timestep.errors import InvalidInputError
+from timestep.ids import check_queue_name
+from timestep.records import ModelServer, QueueLimits, RateLimit
 from timestep.settings.urls import mask_url
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -124,6 +127,38 @@ def is_http_url(text: str) -> bool:
     return re.fullmatch(r"https?://[^\s/]+\S*", text, re.IGNORECASE) is not None
 
 
+def queues(raw: Any) -> dict[str, QueueLimits]:
+    """Return limits of queues by name, of a mapping or of its JSON."""
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise ValueError(_QUEUES_FORM) from None
+    if not isinstance(raw, Mapping):
+        raise ValueError(_QUEUES_FORM)
+    given = cast("Mapping[Any, Any]", raw)
+    return {str(name): _queue_limits(str(name), limits) for name, limits in given.items()}
+
+
+_QUEUE_LIMITS = tuple(field.name for field in dataclasses.fields(QueueLimits))
+
+_QUEUES_FORM = 'a mapping such as {"reports": {"global_concurrency": 2}}; a queue may have ' + ", ".join(_QUEUE_LIMITS)
+
+
+def _queue_limits(name: str, raw: Any) -> QueueLimits:
+    given = {} if raw is None else raw
+    if not isinstance(given, Mapping):
+        raise ValueError(_QUEUES_FORM)
+    limits = cast("dict[str, Any]", dict(cast("Mapping[Any, Any]", given)))
+    if unknown := sorted(str(key) for key in limits if key not in _QUEUE_LIMITS):
+        raise ValueError(f"{_QUEUES_FORM}, and not {unknown[0]!r} as {name!r} has")
+    try:
+        check_queue_name(name)
+        return QueueLimits(**limits)
+    except InvalidInputError as error:
+        raise ValueError(f"{_QUEUES_FORM}; of {name!r}: {error}") from None
+
+
 _MODEL_PROVIDERS_FORM = (
     'a mapping such as {"local": {"base_url": "http://localhost:8080/v1"}}; beside base_url a server may have '
     "api_key_env (the name of a variable), use_responses (true or false) and kind (openai or ollama)"
@@ -206,6 +241,8 @@ def shown(value: Any) -> str:
 def _shown_entry(key: str, entry: Any) -> str:
     if isinstance(entry, ModelServer):
         return f"{key}/ at {mask_url(entry.base_url)}"
+    if isinstance(entry, QueueLimits):
+        return key
     if isinstance(entry, RateLimit):
         words = {"requests": entry.requests_per_minute, "tokens": entry.tokens_per_minute}
         rates = [f"{rate:,} {word}" for word, rate in words.items() if rate is not None]

@@ -15,21 +15,33 @@ from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, To
 from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
 
+_AGAIN = {"deduplication_id": sa.case((runs.c.status.in_(tuple(FINISHED)), sa.null()), else_=runs.c.deduplication_id)}
+"""What changes with a run that had ended and is not over after all: another may have its deduplication id by now."""
+
 _UNFINISHED = sa.text("""
 select id, segment, status from (
   (select id, segment, status from timestep.runs
    where status in ('queued', 'running') and id > :after
      and coalesce(segment_started_at, created_at) < now() - make_interval(secs => :age)
+     and not exists (select 1 from timestep.session_queue q where q.run_id = runs.id and q.is_waiting)
    order by id limit :limit)
   union all
   (select id, segment, status from timestep.runs
    where status = 'cancelled' and finished_at > now() - interval '1 hour' and id > :after
    order by id limit :limit)) as found
 order by id limit :limit""")
+_OVERDUE = sa.text("""
+select id, true from timestep.runs where status = 'running' and deadline_at <= now()
+union all
+select timestep.advance_session(session_id)::text, false from (
+  select session_id from timestep.session_queue q
+  where is_waiting and start_after <= now() and not exists (
+    select 1 from timestep.session_queue h where h.session_id = q.session_id and not h.is_waiting)
+  group by session_id order by hashtextextended(session_id, 0)) as due""")
 _WAITING_FOR_AGENTS = sa.text("""
 select id, segment from timestep.runs
 where status = 'interrupted' and reason = 'agent_not_registered' and agent = any(:agents)
-limit :limit""")
+order by session_place, created_at limit :limit""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +62,7 @@ class StoredRun:
     last_agent: str | None
     application_version: str | None
     adopted_from: str | None
+    session_place: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +151,18 @@ def prepare_resume(
 def mark_queued(
     connection: sa.Connection, run_id: str, *, was: Sequence[RunStatus], segment: int | None = None
 ) -> bool:
-    """Queue a run again, for its segment to go on or for a new one.
+    """Queue a run again, for its segment to go on or for a new one, without the delay that it may have had.
 
     False when its status is not in `was`, or the new segment has been started before.
     """
-    change: dict[str, Any] = {"status": "queued", "reason": None, "finished_at": None, "error": None}
+    change: dict[str, Any] = {
+        "status": "queued",
+        "reason": None,
+        "finished_at": None,
+        "error": None,
+        "start_after": None,
+    }
+    change |= _AGAIN
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(was))
     if segment is not None:
         change |= {"segment": segment, "attempt": 0}
@@ -157,7 +177,7 @@ def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
         approvals.c.run_id == runs.c.id, approvals.c.segment == runs.c.segment, approvals.c.status == "open"
     )
     reason = asked.order_by(approvals.c.place).limit(1).scalar_subquery()
-    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, "approval"), "finished_at": None}
+    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, "approval"), "finished_at": None} | _AGAIN
     return connection.execute(statement.values(change)).rowcount == 1
 
 
@@ -166,7 +186,7 @@ def ask_again(connection: sa.Connection, run_id: str) -> bool:
     statement = sa.update(runs).where(
         runs.c.id == run_id, runs.c.status == "failed", runs.c.reason == "approval_expired"
     )
-    change = {"status": "interrupted", "reason": "approval", "finished_at": None, "error": None}
+    change = {"status": "interrupted", "reason": "approval", "finished_at": None, "error": None} | _AGAIN
     if connection.execute(statement.values(change)).rowcount == 0:
         return False
     expired = sa.update(approvals).where(
@@ -191,9 +211,12 @@ def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: d
 
 @one_statement
 def overdue_runs(connection: sa.Connection) -> list[str]:
-    """Return the running runs that have reached their time limit."""
-    query = sa.select(runs.c.id).where(runs.c.status == "running", runs.c.deadline_at <= sa.func.now())
-    return list(connection.execute(query).scalars())
+    """Return the running runs that have reached their time limit.
+
+    In the same statement, for every executor asks this each second, runs whose delay is over are started, if nobody has
+    their session.
+    """
+    return [run_id for run_id, is_overdue in connection.execute(_OVERDUE) if is_overdue]
 
 
 @one_statement
@@ -211,7 +234,8 @@ def unfinished_segments(
 ) -> list[tuple[str, int, RunStatus]]:
     """Return id, segment and status of running, queued and just cancelled runs, for a look at their workflows.
 
-    In the order of their ids; `after` is the last one of the page before.
+    Not of those that wait for their session: they may have no workflow. In the order of their ids; `after` is the last
+    one of the page before.
     """
     found = connection.execute(_UNFINISHED, {"age": older_than_seconds, "after": after, "limit": limit})
     return [(run_id, segment, status) for run_id, segment, status in found]
@@ -394,6 +418,7 @@ def stored_run(row: Any) -> StoredRun:
         "last_agent",
         "application_version",
         "adopted_from",
+        "session_place",
     )
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 

@@ -54,6 +54,8 @@ _START = f"""
   deadline_at = coalesce(case when r.segment = :segment then r.deadline_at end,
                          now() + make_interval(secs => r.timeout_seconds - r.executed_seconds))
 where r.id = :id and r.status <> 'cancelled' and r.closed_segment < :segment
+  and (r.session_place is null
+       or not exists (select 1 from timestep.session_queue q where q.run_id = r.id and q.is_waiting))
 returning {", ".join("r." + column.name for column in runs.c)},
   array(select o.function_id from {DBOS_SCHEMA}.operation_outputs o where o.workflow_uuid = :workflow_id) as recorded"""
 
@@ -235,7 +237,8 @@ def start_segment(
     """Note that a segment executes here now, and read what it starts from.
 
     A run that was started directly gets its row here, from `request`. The end of the session's history is fixed by
-    the first start, so that a repeat sees the same items. A closed or cancelled run is not touched.
+    the first start, so that a repeat sees the same items. A closed or cancelled run is not touched, nor one that waits
+    for its session.
 
     Raises:
         RunNotFoundError: there is no row and no request.
@@ -336,6 +339,10 @@ def enqueue_segment(connection: sa.Connection, run_id: str, segment: int, *, is_
 
 def enqueue_missing(connection: sa.Connection, run_id: str, segment: int) -> None:
     """Enqueue a segment that nothing starts, as `timestep.decide` does: after a halt from a copy of the journal."""
+    if segment == 1:
+        queued = sa.text("select timestep.enqueue_run(id) from timestep.runs where id = :run_id and queue is not null")
+        connection.execute(queued, {"run_id": run_id})
+        return
     halted = sa.select(approvals.c.id).where(
         approvals.c.run_id == run_id, approvals.c.segment == segment - 1,
         approvals.c.kind.in_(("outcome_unknown", "limit")),

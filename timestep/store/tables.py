@@ -191,6 +191,27 @@ runs = sa.Table(
     _time("finished_at", "When it succeeded, failed or was cancelled."),
     sa.Column("waits_for", sa.Text, comment="Rate limit that a model call of the running run waits for."),
     _time("waits_since", "Since when it waits for it."),
+    sa.Column(
+        "session_place",
+        sa.BigInteger,
+        comment="Order among the queued runs of the session that run one at a time; null for other runs.",
+    ),
+    sa.Column("deduplication_id", sa.Text, comment="No other run of the queue has it while this one has not ended."),
+    sa.Column(
+        "priority",
+        sa.Integer,
+        comment="Priority in the queue, from 1, the highest, on; null is before all of them.",
+    ),
+    sa.Column("partition_key", sa.Text, comment="Partition of a partitioned queue."),
+    _time("start_after", "When the first segment may start, of a run that was queued with a delay."),
+    sa.Column("application", sa.Text, comment="Application whose executors start the queued run."),
+    sa.Index(
+        "runs_deduplicated",
+        "queue",
+        "deduplication_id",
+        unique=True,
+        postgresql_where=sa.text("deduplication_id is not null and status in ('queued', 'running', 'interrupted')"),
+    ),
     sa.Index("runs_by_status", "status", "created_at"),
     sa.Index("runs_by_session", "session_id", "created_at"),
     sa.Index("runs_by_created", "created_at", "id"),
@@ -203,6 +224,55 @@ runs = sa.Table(
         postgresql_where=sa.text("status = 'interrupted' and reason = 'agent_not_registered'"),
     ),
     comment="Runs: one row for each piece of work given to an agent.",
+)
+
+session_queue = sa.Table(
+    "session_queue",
+    metadata,
+    sa.Column(
+        "run_id",
+        sa.Text,
+        sa.ForeignKey("timestep.runs.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The run; queued or running.",
+    ),
+    sa.Column("session_id", sa.Text, nullable=False, comment="Its session."),
+    sa.Column("place", sa.BigInteger, nullable=False, comment="As runs.session_place: the smallest is next."),
+    sa.Column(
+        "is_waiting",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.true(),
+        comment="False for the one run that has the session.",
+    ),
+    sa.Column(
+        "goes_on",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="True when the run had the session before; such a run is next before others.",
+    ),
+    sa.Column(
+        "segment",
+        sa.Integer,
+        comment="Segment that is enqueued when it is its turn; null when another process starts it.",
+    ),
+    sa.Column(
+        "is_copy",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="True when that segment goes on from a copy of the journal.",
+    ),
+    _time("start_after", "As runs.start_after: until then it is passed over."),
+    sa.Index("session_queue_holder", "session_id", unique=True, postgresql_where=sa.text("not is_waiting")),
+    sa.Index("session_queue_waiting", "session_id", "place", postgresql_where=sa.text("is_waiting")),
+    sa.Index(
+        "session_queue_delayed",
+        "start_after",
+        postgresql_where=sa.text("is_waiting and start_after is not null"),
+    ),
+    comment="Runs that have their session or wait for it, of those that run one at a time.",
 )
 
 run_states = sa.Table(
@@ -415,19 +485,21 @@ def insert_rows(
     prefix: str,
     *,
     same: Mapping[str, str] | None = None,
+    made: Mapping[str, str] | None = None,
     after: str = "",
     conflict: str = "do nothing",
 ) -> str:
     """Return SQL that inserts rows which come as parameters, one array for each column; those that are there stay.
 
     One round trip for any number of rows, and unlike `json_populate_recordset` it takes NUL in JSON. `same` gives the
-    SQL of columns that are the same in all rows. With `after`, the name of a common table expression, nothing is
-    inserted when that is empty. `conflict` is the SQL of what happens to rows that are there.
+    SQL of columns that are the same in all rows, `made` that of values that are made from the given ones. With
+    `after`, the name of a common table expression, nothing is inserted when that is empty. `conflict` is the SQL of
+    what happens to rows that are there.
     """
-    same = same or {}
+    same, made = same or {}, made or {}
     varying = [name for name in columns if name not in same]
     arrays = ", ".join(f"cast(:{prefix}_{name} as {_sql_type(table.c[name])}[])" for name in varying)
-    values = ", ".join(same.get(name, f"{prefix}.{name}") for name in columns)
+    values = ", ".join(same.get(name, made.get(name, f"{prefix}.{name}")) for name in columns)
     source = f"{after}, " if after else ""
     return (
         f"insert into {table.fullname} ({', '.join(columns)}) select {values} "
@@ -459,7 +531,7 @@ def _array_element(value: str | int | bool | date | None) -> str:
 def _sql_type(column: sa.Column[Any]) -> str:
     names = {
         sa.JSON: "json", sa.BigInteger: "bigint", sa.Integer: "integer", sa.Text: "text", sa.Boolean: "boolean",
-        sa.Date: "date",
+        sa.Date: "date", sa.Float: "float8",
     }  # fmt: skip
     for kind, name in names.items():
         if isinstance(column.type, kind):
