@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from timestep.durable.registry import register_agents
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
-    from timestep.durable.schedule import Schedule, create_scheduled_agent_workflow
+    from timestep.durable.schedule import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.tool_call import current_tool_call
     from timestep.durable.tool_policy import tool_policy
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from timestep.models.multi_model import MultiModelProvider, MultiModelProviderMap, set_default_model_provider
     from timestep.models.ollama_model import OllamaModel
     from timestep.models.ollama_provider import OllamaModelProvider
-    from timestep.records import Approval, RunLimits, ToolCall
+    from timestep.records import Approval, RunLimits, Schedule, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
         configure_dbos,
@@ -57,7 +57,7 @@ _HOMES = {
     "RunHandle": "timestep.durable.queue",
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
-    "Schedule": "timestep.durable.schedule",
+    "Schedule": "timestep.records",
     "Session": "timestep.sessions",
     "SnapshotAlreadyResumed": "timestep.errors",
     "TimestepError": "timestep.errors",

@@ -14,6 +14,7 @@ TimestepError
 │   └── RunInputMismatchError     a known run id with another input
 ├── RunNotFoundError
 ├── RunStateError                 a run is not in a state that allows the verb
+├── ScheduleNotFoundError
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
 ├── RunCancelledError
 │   └── RunTimedOutError
@@ -152,6 +153,12 @@ class RunNotFoundError(TimestepError):
 
 class RunStateError(TimestepError):
     """The run is not in a state that allows this."""
+
+
+class ScheduleNotFoundError(TimestepError):
+    """There is no such schedule."""
+
+    hint = "List the schedules with `timestep schedules list`."
 
 
 class RunFailedError(TimestepError):

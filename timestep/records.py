@@ -199,6 +199,32 @@ class Step:
     model: str | None = None
 
 
+CatchUp = Literal["all", "one", "none"]
+CATCH_UPS: tuple[CatchUp, ...] = ("all", "one", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Runs that start by the clock, each with the id `<name>:<time>`.
+
+    `catch_up` says which of the ticks that nobody started in time are started later: all, the newest one, or none.
+    `since` is when ticks began to count: when the schedule was made, its times were changed, or it was resumed.
+    `last_tick_at` is the newest tick that was started, `next_tick_at` the next one, None while it is paused.
+    """
+
+    name: str
+    crontab: str
+    timezone: str
+    catch_up: CatchUp
+    agent: str
+    input_items: str | list[dict[str, Any]]
+    session_id: str | None
+    is_paused: bool = False
+    since: datetime | None = None
+    last_tick_at: datetime | None = None
+    next_tick_at: datetime | None = None
+
+
 UsageKey = Literal["model", "agent", "run", "session", "day"]
 USAGE_KEYS: tuple[UsageKey, ...] = ("model", "agent", "run", "session", "day")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from timestep.ids import (
     kind_of_step,
     segment_id,
 )
-from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
+from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
 from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
@@ -67,6 +68,22 @@ def digest_of(request: RunRequest) -> str:
         "context": request.context,
     }
     return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
+
+
+def request_fields(request: RunRequest) -> dict[str, Any]:
+    """Return a request without its run id as JSON, for a workflow's arguments."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields |= {"run_config": dict(request.run_config), "limits": store.limits_json(request.limits)}
+    del fields["run_id"]
+    return fields
+
+
+def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
+    """Return the request of its JSON."""
+    given: dict[str, Any] = {**fields}
+    if given.get("limits"):
+        given["limits"] = RunLimits(**given["limits"])
+    return RunRequest(run_id=run_id, **given)
 
 
 def enqueue_run(

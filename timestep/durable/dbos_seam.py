@@ -13,6 +13,7 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import dbos._context as dbos_context
@@ -21,7 +22,7 @@ import dbos._recovery as dbos_recovery
 import dbos._serialization as dbos_serialization
 import dbos._sys_db as dbos_sys_db
 import sqlalchemy as sa
-from dbos import DBOS, StepReservation
+from dbos import DBOS, DBOSClient, StepReservation
 from dbos._context import DBOSContext
 from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import OperationResultInternal, RecordedResult, SystemDatabase
@@ -211,6 +212,11 @@ def active_workflow_ids() -> list[str]:
     return _instance()._active_workflows_set.activeList()
 
 
+def note_tick(client: DBOSClient, schedule: str, tick: datetime) -> None:
+    """Note that a tick of a schedule was started, as DBOS does for those that it starts; blocks."""
+    client._sys_db.update_last_fired_at(schedule, tick.isoformat())
+
+
 def stop_taking_work() -> None:
     """Stop the queues, schedules and recovery of this process; running workflows go on."""
     instance = _instance()
@@ -309,5 +315,6 @@ _check(StepReservation.__init__, ["self", "step_ctx"])
 _check(dbos_context.EnterDBOSStepCtx.__init__, ["self", "attributes", "ctx"])
 _check(SystemDatabase.check_operation_execution, ["self", "workflow_id", "function_id", "function_name", "owner_key"])
 _check(SystemDatabase.record_operation_result, ["self", "result", "completed_at_epoch_ms", "owner_xid", "owner_key"])
+_check(SystemDatabase.update_last_fired_at, ["self", "name", "last_fired_at"])
 _check(dbos_serialization.deserialize_value, ["serialized_value", "serialization", "serializer"])
 _check(dbos_serialization.deserialize_exception, ["serialized_value", "serialization", "serializer"])

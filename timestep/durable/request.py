@@ -23,7 +23,6 @@ from timestep.records import RunLimits, RunRequest
 from timestep.sessions import Session
 from timestep.settings import current_settings
 from timestep.store.json_text import dump_json
-from timestep.store.runs import limits_json
 
 STATE_MARK = "$run_state"
 """Key of a stored input that is a RunState."""
@@ -92,22 +91,6 @@ def build_request(
         limits=_limits(limits),
         resumes_snapshot=None if branch else _snapshot_to_claim(input_items),
     )
-
-
-def request_fields(request: RunRequest) -> dict[str, Any]:
-    """Return a request without its run id as JSON, for a workflow's arguments."""
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    fields |= {"run_config": dict(request.run_config), "limits": limits_json(request.limits)}
-    del fields["run_id"]
-    return fields
-
-
-def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
-    """Return the request of its JSON."""
-    given: dict[str, Any] = {**fields}
-    if given.get("limits"):
-        given["limits"] = RunLimits(**given["limits"])
-    return RunRequest(run_id=run_id, **given)
 
 
 def check_input(input_items: Any) -> Any:

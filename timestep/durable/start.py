@@ -17,7 +17,7 @@ from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.origin import Origin, origin_of, snapshot_elsewhere
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
-from timestep.durable.request import build_request, request_fields
+from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.durable.run_state_store import RunStateStore
@@ -26,7 +26,7 @@ from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed, UnsupportedError
 from timestep.ids import WORKFLOW_AGENT_RUN, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
-from timestep.runs import SETTLED, digest_of
+from timestep.runs import SETTLED, digest_of, request_fields
 from timestep.runs import wait_run as wait_until
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run

@@ -21,7 +21,6 @@ from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
-from timestep.durable.request import request_of
 from timestep.durable.run import NotResumable, Outcome, run_segment
 from timestep.durable.scope import Segment
 from timestep.durable.step import StepFailure, is_history_change
@@ -34,14 +33,14 @@ from timestep.errors import (
     ToolResultError,
 )
 from timestep.ids import (
-    DEFAULT_QUEUE,
     WORKFLOW_AGENT_RUN,
     WORKFLOW_COPY_SEGMENT,
     WORKFLOW_SCHEDULED_RUN,
     run_of_segment,
     segment_id,
 )
-from timestep.runs import copy_journal, digest_of, enqueue_run
+from timestep.runs import copy_journal, request_of
+from timestep.schedules import start_tick
 from timestep.serializer import encode_error
 from timestep.store.runs import get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
@@ -103,20 +102,15 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
-    """Start the run of one tick and return its id, `<schedule>:<time>`. One step, `start_run`, idempotent by the id."""
-    run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
-    request = request_of(run_id, context["request"])
+async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str | None:
+    """Start the run of one tick and return its id; None when it came late and is not caught up with.
 
-    def start() -> str:
-        engine().database.run_sync(
-            enqueue_run,
-            engine().client,
-            request,
-            input_digest=digest_of(request),
-            queue=context.get("queue") or DEFAULT_QUEUE,
-        )
-        return run_id
+    One step, `start_run`, idempotent by the id.
+    """
+    workflow_id = DBOS.workflow_id or ""
+
+    def start() -> str | None:
+        return start_tick(engine().database, engine().client, context, scheduled_at, workflow_id=workflow_id)
 
     return await DBOS.run_step_async({"name": "start_run"}, start)
 

@@ -12,6 +12,7 @@ from timestep.approvals import expire_approvals
 from timestep.durable import dbos_seam, in_flight
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
+from timestep.durable.schedule import start_missed_ticks
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
@@ -53,7 +54,7 @@ class Chores:
         ]
         if time.monotonic() - self._compared_at >= LOOSE_ENDS_SECONDS:
             self._compared_at = time.monotonic()
-            chores += [self._tie_loose_ends, self._recover_lost]
+            chores += [self._tie_loose_ends, self._recover_lost, self._start_missed_ticks]
         return chores
 
     def _cancel_overdue(self) -> None:
@@ -77,6 +78,9 @@ class Chores:
         for workflow_id in self._cancelled_among([segment_id(run_id, segment) for run_id, segment in waiting]):
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0])
+
+    def _start_missed_ticks(self) -> None:
+        start_missed_ticks(self._database, self._client)
 
     def _recover_lost(self) -> None:
         self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
