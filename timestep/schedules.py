@@ -20,7 +20,7 @@ from dbos import error as dbos_error
 
 from timestep.crontab import check_crontab, newest_tick, next_tick, ticks_between
 from timestep.errors import InvalidInputError, ScheduleNotFoundError
-from timestep.ids import WORKFLOW_SCHEDULED_RUN, check_schedule_name
+from timestep.ids import WORKFLOW_SCHEDULED_RUN, check_schedule_name, check_session_id
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
 from timestep.runs import digest_of, enqueue_run, request_fields, request_of
 from timestep.store.connection import Database
@@ -78,6 +78,7 @@ def save_schedule(
     check_crontab(crontab, timezone)
     if catch_up not in CATCH_UPS:
         raise InvalidInputError(f"catch_up is one of {', '.join(CATCH_UPS)}, not {catch_up!r}.")
+    _check_request(request)
     known = cast("dict[str, Any] | None", client.get_schedule(name))
     if known is not None and (known["workflow_name"] != WORKFLOW_SCHEDULED_RUN or not replace):
         raise InvalidInputError(
@@ -227,6 +228,15 @@ def start_missed(database: Database, client: DBOSClient, *, until: datetime) -> 
             log.warning("The schedule %r has missed ticks; %d of them are started now.", schedule.name, len(started))
         caught_up.append((schedule.name, newest))
     return caught_up
+
+
+def _check_request(request: RunRequest) -> None:
+    if not request.agent:
+        raise InvalidInputError("No agent was given.", hint="Give the name of an agent that executors have.")
+    if not (request.input_items.strip() if isinstance(request.input_items, str) else request.input_items):
+        raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
+    if request.session_id is not None:
+        check_session_id(request.session_id)
 
 
 def _is_due(context: Context, tick: datetime, *, at: datetime) -> bool:

@@ -14,6 +14,7 @@ import scenario
 import side_log
 import stops
 import till
+import timekeeper
 from agents import Agent
 from dbos import DBOS
 
@@ -26,6 +27,7 @@ from timestep import (
     RunStateStore,
     Session,
     cleanup_dbos,
+    create_scheduled_agent_workflow,
     ensure_dbos_launched,
     queue_agent_workflow,
     register_agents,
@@ -102,6 +104,17 @@ async def speaker(*, queued: Sequence[str] = ()) -> None:
     await ensure_dbos_launched()
     for run in queued:
         queue_agent_workflow("herald", "Go", stream=True, workflow_id=run)
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def timekeeper_executor() -> None:
+    """Keep the schedule of the timekeeper until killed."""
+    agent = timekeeper.build()
+    create_scheduled_agent_workflow("* * * * * *", agent, "Chime.", name=timekeeper.SCHEDULE)
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()

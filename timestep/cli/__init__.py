@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("timestep.cli.run", "Run an agent and stream its answer."),
     "runs": ("timestep.cli.runs", "List, show, follow, cancel and resume runs."),
     "approvals": ("timestep.cli.approvals", "List what runs wait for, and decide it."),
+    "schedules": ("timestep.cli.schedules", "List, make, pause, trigger and backfill schedules."),
     "usage": ("timestep.cli.usage", "Sum up the tokens and the cost of model calls."),
     "models": ("timestep.cli.models", "List the models of the providers, and try one."),
     "worker": ("timestep.cli.worker", "Execute runs with the agents of a module."),

@@ -17,6 +17,7 @@ from timestep.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    ScheduleNotFoundError,
     TimestepError,
 )
 
@@ -47,6 +48,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
+    (ScheduleNotFoundError, ExitCode.NOT_FOUND),
     (ApprovalNotFoundError, ExitCode.NOT_FOUND),
     (AmbiguousCallError, ExitCode.BAD_USAGE),
     (RunFailedError, ExitCode.RUN_FAILED),
