@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timestep.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client import Client
+    from timestep.durable.gather import gather_runs
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
     from timestep.durable.queue import RunHandle, queue_agent_workflow
@@ -72,6 +73,7 @@ _HOMES = {
     "current_tool_call": "timestep.durable.tool_call",
     "default_result_processor": "timestep.durable.plain",
     "ensure_dbos_launched": "timestep.runtime",
+    "gather_runs": "timestep.durable.gather",
     "get_approval": "timestep.approvals",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
@@ -122,6 +124,7 @@ __all__ = [
     "current_tool_call",
     "default_result_processor",
     "ensure_dbos_launched",
+    "gather_runs",
     "get_approval",
     "get_dbos_connection_string",
     "is_dbos_launched",

@@ -78,14 +78,15 @@ class Client:
         """Return a run when it has ended, over all of its segments and interruptions."""
         return (await runs.wait_run(await self._database(), run_id, until=FINISHED)).run
 
-    async def cancel_run(self, run_id: str) -> Run:
-        """Cancel a run and return it as it was.
+    async def cancel_run(self, run_id: str, *, children: bool = False) -> Run:
+        """Cancel a run and return it as it was; with `children` also the runs that it has started, and theirs.
 
         Raises:
             RunNotFoundError: there is no such run.
             RunStateError: it has ended.
         """
-        return await asyncio.to_thread(runs.cancel_run, await self._database(), await self._client(), run_id)
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(runs.cancel_run, database, client, run_id, children=children)
 
     async def resume_run(self, run_id: str, *, max_turns: int | None = None) -> Run:
         """Let a cancelled, parked or failed run go on and return it as it was.

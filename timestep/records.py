@@ -48,6 +48,7 @@ class RunRequest:
 
     `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part.
     `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
+    `parent_run_id` is the run, or the workflow of a program's own, that started it.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class RunRequest:
     max_turns_per_segment: int | None = None
     limits: RunLimits | None = None
     resumes_snapshot: int | None = None
+    parent_run_id: str | None = None
 
 
 OnLimit = Literal["interrupt", "fail"]

@@ -141,8 +141,12 @@ async def wait_run(
         await asyncio.sleep(POLL_SECONDS)
 
 
-def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
+def cancel_run(
+    database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled", children: bool = False
+) -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
+
+    With `children` also the runs that it has started, and theirs, all in one transaction; else they go on.
 
     What it had stays: the journal of its segment, from which `resume_run` goes on. May be repeated.
 
@@ -150,16 +154,25 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
         RunNotFoundError: there is no such run.
         RunStateError: it has ended.
     """
-    before = database.run_sync(store.mark_cancelled, run_id, reason=reason)
+    before, below = database.run_sync(_mark_cancelled, run_id, reason=reason, children=children)
     stored = before or database.run_sync(store.get_stored_run, run_id)
     if before is None and stored.run.status != "cancelled":
         raise RunStateError(
             f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
             hint="Look at it with `timestep runs show`.",
         )
-    current = segment_id(run_id, stored.run.segment)
-    client.cancel_workflows([current, copy_id(current)])
+    segments = [segment_id(each.run.run_id, each.run.segment) for each in (stored, *below)]
+    client.cancel_workflows([*segments, *map(copy_id, segments)])
     return stored.run
+
+
+def _mark_cancelled(
+    connection: sa.Connection, run_id: str, *, reason: str, children: bool
+) -> tuple[StoredRun | None, list[StoredRun]]:
+    before = store.mark_cancelled(connection, run_id, reason=reason)
+    below = store.unfinished_children(connection, run_id) if children else []
+    marked = [store.mark_cancelled(connection, each, reason="parent_cancelled") for each in below]
+    return before, [each for each in marked if each is not None]
 
 
 def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None) -> Run:
@@ -167,7 +180,8 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
 
     A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
     first step in a new one, on the newest application version. A failed run gets a new segment with a copy of the
-    journal before the failure. `max_turns` raises the limit of a run that has reached it.
+    journal before the failure. The runs that were cancelled with a run go on with it. `max_turns` raises the limit of
+    a run that has reached it.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -188,6 +202,8 @@ def resume_run(database: Database, client: DBOSClient, run_id: str, *, max_turns
             raise _changed(run_id)
         is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
         client.resume_workflow(current if is_there else copy_id(current))
+        for child in database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
+            resume_run(database, client, child)
     elif run.status == "failed" and run.reason == "approval_expired":
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)

@@ -91,10 +91,11 @@ def reserve_block(size: int) -> DBOSContext:
 
 
 def next_child_id() -> str:
-    """Return an id for a run that workflow code starts without one: the same on every replay."""
+    """Return an id for a run that workflow code starts without one: the same on every replay. Draws a step id."""
     context = dbos_context.get_local_dbos_context()
     assert context is not None
-    return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
+    context.function_id += 1
+    return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id}"
 
 
 async def run_reserved(reservation: StepReservation, name: str, body: Callable[[], Awaitable[tuple[T, str]]]) -> T:

@@ -162,7 +162,6 @@ async def _start(run_id: str, number: int, work: dict[str, Any], entry: Register
         application_version=engine().application_version,
         definition=entry.definition if entry else None,
         is_definition_stored=known in _stored_definitions,
-        parent=work.get("parent"),
     )
     _stored_definitions.add(known)
     return started
