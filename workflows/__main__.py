@@ -2,11 +2,11 @@
 
 from timestep import ensure_dbos_launched, register_agents
 from timestep.cli import main
-from workflows.agents import assistant, reporter
+from workflows import AGENTS
 from workflows.queues import register_queues
 
 if __name__ == "__main__":
-    register_agents(assistant, reporter)
+    register_agents(*AGENTS)
     ensure_dbos_launched()
     register_queues()
     main(["worker", "workflows"])
