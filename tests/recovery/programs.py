@@ -12,6 +12,7 @@ import herald
 import porter
 import scenario
 import side_log
+import spreader
 import stops
 import till
 import timekeeper
@@ -115,6 +116,17 @@ async def timekeeper_executor() -> None:
     create_scheduled_agent_workflow("* * * * * *", agent, "Chime.", name=timekeeper.SCHEDULE)
     await ensure_dbos_launched()
     side_log.write("launched", "")
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def spread_executor(*, runs: Sequence[str] = ()) -> None:
+    """Queue runs that start runs, and execute what there is until killed."""
+    register_agents(*spreader.build())
+    await ensure_dbos_launched()
+    for run in runs:
+        queue_agent_workflow("spreader", "Go.", workflow_id=run)
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
