@@ -34,7 +34,8 @@ MEANINGS = {
     "run_migrations": "Whether a launch brings both schemas up to date.",
     "takeover_seconds": "How long the lock of an executor must have been free before its runs are taken over.",
     "log_level": "Level of the logs of DBOS.",
-    "queues": "Queues with their limits, by name, as a mapping or its JSON; see [queues](../how-to/queues-and-schedules.md).",
+    "queues": "Queues with their limits, by name, as a mapping or its JSON. See "
+    "[queues](../how-to/queues-and-schedules.md).",
     "model_providers": "Servers of models by prefix: `base_url`, `api_key_env`, `use_responses`, `kind`; JSON in the "
     "variable. See [models](../how-to/models.md#servers-by-configuration).",
     "rate_limits": "Requests and tokens a minute by model, prefix or host, for all executors of the database: "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timestep.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client import Client
+    from timestep.durable.gather import gather_runs
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
     from timestep.durable.queue import RunHandle, create_queue, queue_agent_workflow
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from timestep.durable.registry import register_agents
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
-    from timestep.durable.schedule import Schedule, create_scheduled_agent_workflow
+    from timestep.durable.schedule import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.tool_call import current_tool_call
     from timestep.durable.tool_policy import tool_policy
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from timestep.models.multi_model import MultiModelProvider, MultiModelProviderMap, set_default_model_provider
     from timestep.models.ollama_model import OllamaModel
     from timestep.models.ollama_provider import OllamaModelProvider
-    from timestep.records import Approval, Queue, QueueLimits, RunLimits, ToolCall
+    from timestep.records import Approval, Queue, QueueLimits, RunLimits, Schedule, ToolCall
     from timestep.runtime import (
         cleanup_dbos,
         configure_dbos,
@@ -60,7 +61,7 @@ _HOMES = {
     "RunHandle": "timestep.durable.queue",
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
-    "Schedule": "timestep.durable.schedule",
+    "Schedule": "timestep.records",
     "Session": "timestep.sessions",
     "SnapshotAlreadyResumed": "timestep.errors",
     "TimestepError": "timestep.errors",
@@ -76,6 +77,7 @@ _HOMES = {
     "current_tool_call": "timestep.durable.tool_call",
     "default_result_processor": "timestep.durable.plain",
     "ensure_dbos_launched": "timestep.runtime",
+    "gather_runs": "timestep.durable.gather",
     "get_approval": "timestep.approvals",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
@@ -130,6 +132,7 @@ __all__ = [
     "current_tool_call",
     "default_result_processor",
     "ensure_dbos_launched",
+    "gather_runs",
     "get_approval",
     "get_dbos_connection_string",
     "is_dbos_launched",

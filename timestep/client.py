@@ -10,19 +10,22 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from timestep import approvals, executors, queues, runs
+from timestep import approvals, executors, queues, runs, schedules
 from timestep.errors import InvalidInputError
 from timestep.events import stream_run
 from timestep.records import (
     FINISHED,
     USAGE_KEYS,
     Approval,
+    CatchUp,
     Executor,
     Queue,
     QueueLimits,
     Run,
     RunLimits,
+    RunRequest,
     RunStatus,
+    Schedule,
     Step,
     StrandedRun,
     UsageKey,
@@ -88,14 +91,15 @@ class Client:
         """Return a run when it has ended, over all of its segments and interruptions."""
         return (await runs.wait_run(await self._database(), run_id, until=FINISHED)).run
 
-    async def cancel_run(self, run_id: str) -> Run:
-        """Cancel a run and return it as it was.
+    async def cancel_run(self, run_id: str, *, children: bool = False) -> Run:
+        """Cancel a run and return it as it was; with `children` also the runs that it has started, and theirs.
 
         Raises:
             RunNotFoundError: there is no such run.
             RunStateError: it has ended.
         """
-        return await asyncio.to_thread(runs.cancel_run, await self._database(), await self._client(), run_id)
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(runs.cancel_run, database, client, run_id, children=children)
 
     async def resume_run(self, run_id: str, *, max_turns: int | None = None) -> Run:
         """Let a cancelled, parked or failed run go on and return it as it was.
@@ -271,6 +275,85 @@ class Client:
         """Let a run that reached a limit go on; see `timestep.raise_limits`."""
         database = await self._database()
         return await approvals.raise_limits(run_id, limits, by=by, approval_id=approval_id, database=database)
+
+    async def list_schedules(self) -> list[Schedule]:
+        """Return the schedules of this application in the order of their names."""
+        return await asyncio.to_thread(schedules.list_schedules, await self._client())
+
+    async def get_schedule(self, name: str) -> Schedule:
+        """Return a schedule.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(schedules.get_schedule, await self._client(), name)
+
+    async def create_schedule(
+        self,
+        name: str,
+        crontab: str,
+        agent: str,
+        input_items: str | list[dict[str, Any]],
+        *,
+        session_id: str | None = None,
+        timezone: str = "UTC",
+        catch_up: CatchUp = schedules.DEFAULT_CATCH_UP,
+        replace: bool = False,
+    ) -> Schedule:
+        """Make a schedule for an agent that executors have; see `timestep.create_scheduled_agent_workflow`.
+
+        Raises:
+            InvalidInputError: a value is malformed, or there is a schedule of that name and `replace` is false.
+        """
+        request = RunRequest(run_id="", agent=agent, input_items=input_items, session_id=session_id)
+        client = await self._client()
+        return await asyncio.to_thread(
+            schedules.save_schedule,
+            client, name, crontab, request, timezone=timezone, catch_up=catch_up, replace=replace,
+        )  # fmt: skip
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Let a schedule start no runs until it is resumed, and return it.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(schedules.pause_schedule, await self._client(), name)
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Let a paused schedule start runs again, and return it; what it has passed is not caught up with.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(schedules.resume_schedule, await self._client(), name)
+
+    async def delete_schedule(self, name: str) -> Schedule:
+        """Delete a schedule and return it as it was; its runs stay.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+        """
+        return await asyncio.to_thread(schedules.delete_schedule, await self._client(), name)
+
+    async def trigger_schedule(self, name: str) -> str:
+        """Queue a run of a schedule now and return its id.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+        """
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(schedules.trigger_schedule, database, client, name)
+
+    async def backfill_schedule(self, name: str, *, start: datetime, end: datetime) -> list[str]:
+        """Queue the runs of past ticks from `start` on and before `end`; return the ids of those that were not there.
+
+        Raises:
+            ScheduleNotFoundError: there is none of that name.
+            InvalidInputError: the times are no past time, or have more than 1,000 ticks.
+        """
+        database, client = await self._database(), await self._client()
+        return await asyncio.to_thread(schedules.backfill_schedule, database, client, name, start=start, end=end)
 
     async def close(self) -> None:
         """Close the connections of this client; the database of the process stays open. May be called twice."""

@@ -17,6 +17,7 @@ TimestepError
 ├── QueueNotFoundError
 ├── QueueNotEmptyError            a queue in which runs wait is not deleted
 ├── RunStateError                 a run is not in a state that allows the verb
+├── ScheduleNotFoundError
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
 ├── RunCancelledError
 │   └── RunTimedOutError
@@ -177,6 +178,12 @@ class QueueNotEmptyError(TimestepError):
 
 class RunStateError(TimestepError):
     """The run is not in a state that allows this."""
+
+
+class ScheduleNotFoundError(TimestepError):
+    """There is no such schedule."""
+
+    hint = "List the schedules with `timestep schedules list`."
 
 
 class RunFailedError(TimestepError):

@@ -29,6 +29,8 @@ STEP_SESSION_WRITE = "session_write"
 SEGMENT_MARK = "~"
 MAX_ID_CHARACTERS = 200
 """Longest id of a run or a session. DBOS adds suffixes of its own to it."""
+MAX_SCHEDULE_CHARACTERS = 160
+"""Longest name of a schedule: a time follows in the ids of its runs."""
 
 
 def new_run_id() -> str:
@@ -91,6 +93,25 @@ def check_queue_name(name: str) -> str:
     if problem:
         raise InvalidInputError(
             f"The queue name {_shown(name)} {problem}.", hint=f"Use 1 to {MAX_ID_CHARACTERS} printable characters."
+        )
+    return name
+
+
+def check_schedule_name(name: str) -> str:
+    """Return the name of a schedule unchanged, or refuse it: the ids of its runs, `<name>:<time>`, follow the rules.
+
+    Raises:
+        InvalidInputError: the name breaks one of these rules.
+    """
+    problem = _problem_of(name)
+    if SEGMENT_MARK in name:
+        problem = f"contains {SEGMENT_MARK!r}, which marks the segments of a run"
+    if len(name) > MAX_SCHEDULE_CHARACTERS:
+        problem = f"has {len(name)} characters, more than {MAX_SCHEDULE_CHARACTERS}"
+    if problem:
+        raise InvalidInputError(
+            f"The schedule name {_shown(name)} {problem}.",
+            hint=f"Use 1 to {MAX_SCHEDULE_CHARACTERS} printable characters without {SEGMENT_MARK!r}.",
         )
     return name
 

@@ -56,6 +56,7 @@ class RunRequest:
 
     `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part.
     `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
+    `parent_run_id` is the run, or the workflow of a program's own, that started it.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class RunRequest:
     max_turns_per_segment: int | None = None
     limits: RunLimits | None = None
     resumes_snapshot: int | None = None
+    parent_run_id: str | None = None
 
 
 OneAtATime = Literal["session"]
@@ -337,6 +339,32 @@ class Step:
     attempt: int
     usage: TokenUsage | None
     model: str | None = None
+
+
+CatchUp = Literal["all", "one", "none"]
+CATCH_UPS: tuple[CatchUp, ...] = ("all", "one", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Runs that start by the clock, each with the id `<name>:<time>`.
+
+    `catch_up` says which of the ticks that nobody started in time are started later: all, the newest one, or none.
+    `since` is when ticks began to count: when the schedule was made, its times were changed, or it was resumed.
+    `last_tick_at` is the newest tick that was started, `next_tick_at` the next one, None while it is paused.
+    """
+
+    name: str
+    crontab: str
+    timezone: str
+    catch_up: CatchUp
+    agent: str
+    input_items: str | list[dict[str, Any]]
+    session_id: str | None
+    is_paused: bool = False
+    since: datetime | None = None
+    last_tick_at: datetime | None = None
+    next_tick_at: datetime | None = None
 
 
 UsageKey = Literal["model", "agent", "run", "session", "day"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from timestep.ids import (
     kind_of_step,
     segment_id,
 )
-from timestep.records import Run, RunRequest, RunStatus, Step, TokenUsage
+from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
 from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
@@ -68,6 +69,22 @@ def digest_of(request: RunRequest) -> str:
     return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
 
 
+def request_fields(request: RunRequest) -> dict[str, Any]:
+    """Return a request without its run id as JSON, for a workflow's arguments."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields |= {"run_config": dict(request.run_config), "limits": store.limits_json(request.limits)}
+    del fields["run_id"]
+    return fields
+
+
+def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
+    """Return the request of its JSON."""
+    given: dict[str, Any] = {**fields}
+    if given.get("limits"):
+        given["limits"] = RunLimits(**given["limits"])
+    return RunRequest(run_id=run_id, **given)
+
+
 async def wait_run(
     database: Database,
     run_id: str,
@@ -88,8 +105,12 @@ async def wait_run(
         await asyncio.sleep(POLL_SECONDS)
 
 
-def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled") -> Run:
+def cancel_run(
+    database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled", children: bool = False
+) -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
+
+    With `children` also the runs that it has started, and theirs, all in one transaction; else they go on.
 
     What it had stays: the journal of its segment, from which `resume_run` goes on. May be repeated.
 
@@ -97,16 +118,25 @@ def cancel_run(database: Database, client: DBOSClient, run_id: str, *, reason: s
         RunNotFoundError: there is no such run.
         RunStateError: it has ended.
     """
-    before = database.run_sync(store.mark_cancelled, run_id, reason=reason)
+    before, below = database.run_sync(_mark_cancelled, run_id, reason=reason, children=children)
     stored = before or database.run_sync(store.get_stored_run, run_id)
     if before is None and stored.run.status != "cancelled":
         raise RunStateError(
             f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
             hint="Look at it with `timestep runs show`.",
         )
-    current = segment_id(run_id, stored.run.segment)
-    client.cancel_workflows([current, copy_id(current)])
+    segments = [segment_id(each.run.run_id, each.run.segment) for each in (stored, *below)]
+    client.cancel_workflows([*segments, *map(copy_id, segments)])
     return stored.run
+
+
+def _mark_cancelled(
+    connection: sa.Connection, run_id: str, *, reason: str, children: bool
+) -> tuple[StoredRun | None, list[StoredRun]]:
+    before = store.mark_cancelled(connection, run_id, reason=reason)
+    below = store.unfinished_children(connection, run_id) if children else []
+    marked = [store.mark_cancelled(connection, each, reason="parent_cancelled") for each in below]
+    return before, [each for each in marked if each is not None]
 
 
 def resume_run(
@@ -116,8 +146,8 @@ def resume_run(
 
     A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
     first step in a new one, on the newest application version. A failed run gets a new segment with a copy of the
-    journal before the failure. `max_turns` raises the limit of a run that has reached it. `version` is the application
-    version that executes a new segment, the newest when absent.
+    journal before the failure. The runs that were cancelled with a run go on with it. `max_turns` raises the limit of
+    a run that has reached it. `version` is the application version that executes a new segment, the newest when absent.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -137,6 +167,8 @@ def resume_run(
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
         _resume_workflow(database, client, stored)
+        for child in database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
+            resume_run(database, client, child)
     elif run.status == "failed" and run.reason == "approval_expired":
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)

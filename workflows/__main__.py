@@ -2,9 +2,9 @@
 
 from timestep import ensure_dbos_launched, register_agents
 from timestep.cli import main
-from workflows.agents import assistant, reporter
+from workflows import AGENTS
 
 if __name__ == "__main__":
-    register_agents(assistant, reporter)
+    register_agents(*AGENTS)
     ensure_dbos_launched()
     main(["worker", "workflows"])

@@ -8,12 +8,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Generator
 
 import pytest
-from command_line import REPOSITORY, Shop
+from command_line import Shop
 
 LIMIT_SECONDS = 60
 
@@ -155,31 +154,6 @@ def test_wrong_modules_end_with_2(shop: Shop, words: list[str], message: str) ->
     run = shop.call("worker", *words)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(f"error: {message}")
-
-
-def test_the_deployment_of_the_repository_works_as_it_stands(shop: Shop) -> None:
-    other = {"TIMESTEP_APP_NAME": "deployment"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workflows"],
-        cwd=REPOSITORY,
-        env=shop.environment | other,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        try:
-            ready = process.stdout.readline()
-            assert "  agents assistant, reporter  queues reports, timestep_agent_queue, timestep_segments" in ready
-            run = shop.call("run", "hello there", variables=other)
-            assert run.stdout.startswith("You said: hello there\n")
-            os.kill(process.pid, signal.SIGTERM)
-            process.communicate(timeout=LIMIT_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.kill()
-    assert process.returncode == 0
 
 
 def test_many_processes_are_started_ended_and_started_again_when_they_die(shop: Shop) -> None:

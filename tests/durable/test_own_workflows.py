@@ -11,7 +11,6 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from dbos import DBOS, SetWorkflowID
 
 from timestep import Session, queue_agent_workflow, run_agent, run_agent_workflow
-from timestep.errors import UnsupportedError
 
 
 def workflow(body: Any) -> Any:
@@ -161,30 +160,6 @@ async def test_a_durable_run_in_a_workflow_is_a_child_with_an_id_of_its_own(engi
         assert await workflow(own)() == "done"
 
     assert engine.status(f"child-of-{new_id}") == "succeeded"
-
-
-async def test_a_durable_run_cannot_start_inside_a_step(engine: Any, new_id: str) -> None:
-    agent, seen = clerk([]), []
-
-    @function_tool
-    async def start() -> str:
-        try:
-            await run_agent_workflow(agent, "Look")
-        except UnsupportedError as error:
-            seen.append((str(error), error.hint))
-        return "tried"
-
-    outer = Agent(
-        name="outer",
-        tools=[start],
-        model=ScriptedModel([[function_call("start", {}, call_id="c1")], [assistant_message("over")]]),
-    )
-
-    await run_agent_workflow(outer, "Go", workflow_id=new_id)
-
-    [(message, hint)] = seen
-    assert "cannot start inside a step" in message
-    assert "queue_agent_workflow" in hint
 
 
 async def test_a_tool_may_queue_a_run(engine: Any, new_id: str) -> None:

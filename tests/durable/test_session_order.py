@@ -29,7 +29,7 @@ class Line:
 
     def __init__(self, database: Database, client: DBOSClient, journal: Any) -> None:
         self.database, self.client, self.journal = database, client, journal
-        self.chores = Chores(database, client, executor_id="test")
+        self.chores = Chores(database, client, executor_id="test", version="test:1:1")
 
     def queued(self, run_id: str, session: str | None = "s", **options: Any) -> QueuedRun:
         request = RunRequest(run_id=run_id, agent="assistant", input_items="hi", session_id=session)

@@ -32,6 +32,10 @@ SAID = {
         "run_finished",
         "says: I measured Ostend: 3.2 m",
     ],
+    "gather_runs": [
+        ":1:call_1_1:3: Paper C is about tides.",
+        "has succeeded: Together: Paper A is about tides. Paper B",
+    ],
     "launch_a_long_run": ["is queued", "reading Hanoi", "has succeeded: Summary: Oslo"],
     "mcp_tools": ["Ostend: high water at 14:20"],
     "ollama_hosts": [

@@ -18,8 +18,10 @@ import ollama_mind
 import porter
 import scenario
 import side_log
+import spreader
 import stops
 import till
+import timekeeper
 import walker
 from agents import Agent, OpenAIChatCompletionsModel
 from dbos import DBOS
@@ -31,6 +33,7 @@ from timestep import (
     RunStateStore,
     Session,
     cleanup_dbos,
+    create_scheduled_agent_workflow,
     ensure_dbos_launched,
     queue_agent_workflow,
     register_agents,
@@ -195,6 +198,27 @@ async def caller(*, runs: Sequence[str], url: str) -> None:
             calls.append(asyncio.ensure_future(run_agent_workflow("caller", run, workflow_id=run)))
         await asyncio.sleep(side_log.POLL_SECONDS)
     side_log.write("drained", "", is_done=await asyncio.to_thread(drain))
+
+
+async def timekeeper_executor() -> None:
+    """Keep the schedule of the timekeeper until killed."""
+    agent = timekeeper.build()
+    create_scheduled_agent_workflow("* * * * * *", agent, "Chime.", name=timekeeper.SCHEDULE)
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def spread_executor(*, runs: Sequence[str] = ()) -> None:
+    """Queue runs that start runs, and execute what there is until killed."""
+    register_agents(*spreader.build())
+    await ensure_dbos_launched()
+    for run in runs:
+        queue_agent_workflow("spreader", "Go.", workflow_id=run)
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()
 
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("timestep.cli.runs", "List, show, follow, cancel and resume runs."),
     "approvals": ("timestep.cli.approvals", "List what runs wait for, and decide it."),
     "queues": ("timestep.cli.queues", "List, make, pause and resume queues."),
+    "schedules": ("timestep.cli.schedules", "List, make, pause, trigger and backfill schedules."),
     "usage": ("timestep.cli.usage", "Sum up the tokens and the cost of model calls."),
     "models": ("timestep.cli.models", "List the models of the providers, and try one."),
     "executors": ("timestep.cli.executors", "List the processes that execute runs."),

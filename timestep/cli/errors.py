@@ -18,6 +18,7 @@ from timestep.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    ScheduleNotFoundError,
     TimestepError,
 )
 
@@ -49,6 +50,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
     (QueueNotFoundError, ExitCode.NOT_FOUND),
+    (ScheduleNotFoundError, ExitCode.NOT_FOUND),
     (ApprovalNotFoundError, ExitCode.NOT_FOUND),
     (AmbiguousCallError, ExitCode.BAD_USAGE),
     (RunFailedError, ExitCode.RUN_FAILED),

@@ -288,7 +288,8 @@ def tail(context: click.Context, run_id: str, as_json: bool, from_offset: int, r
 
 @command.command()
 @click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
-def cancel(run_ids: tuple[str, ...]) -> None:
+@click.option("--children", is_flag=True, help="Also the runs that they have started, and theirs.")
+def cancel(run_ids: tuple[str, ...], children: bool) -> None:
     """Cancel runs: queued and waiting ones at once, running ones at their next step.
 
     What a run had stays, and `timestep runs resume` goes on from it.
@@ -302,7 +303,8 @@ def cancel(run_ids: tuple[str, ...]) -> None:
 
     with open_desk() as desk:
         for text in run_ids:
-            before = cancel_run(desk.database, desk.client, full_run_id(desk.database, text))
+            run_id = full_run_id(desk.database, text)
+            before = cancel_run(desk.database, desk.client, run_id, children=children)
             note(f"The run {before.run_id} was {before.status} and is cancelled.")
 
 

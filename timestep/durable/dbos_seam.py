@@ -15,6 +15,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import dbos._context as dbos_context
@@ -92,10 +93,11 @@ def reserve_block(size: int) -> DBOSContext:
 
 
 def next_child_id() -> str:
-    """Return an id for a run that workflow code starts without one: the same on every replay."""
+    """Return an id for a run that workflow code starts without one: the same on every replay. Draws a step id."""
     context = dbos_context.get_local_dbos_context()
     assert context is not None
-    return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id + 1}"
+    context.function_id += 1
+    return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id}"
 
 
 OWNED_SECONDS = 0.05
@@ -349,6 +351,11 @@ def active_workflow_ids() -> list[str]:
     return _instance()._active_workflows_set.activeList()
 
 
+def note_tick(client: DBOSClient, schedule: str, tick: datetime) -> None:
+    """Note that a tick of a schedule was started, as DBOS does for those that it starts; blocks."""
+    client._sys_db.update_last_fired_at(schedule, tick.isoformat())
+
+
 def stop_taking_work() -> None:
     """Stop the queues, schedules and recovery of this process; running workflows go on."""
     instance = _instance()
@@ -452,5 +459,6 @@ _check(StepReservation.__init__, ["self", "step_ctx"])
 _check(dbos_context.EnterDBOSStepCtx.__init__, ["self", "attributes", "ctx"])
 _check(SystemDatabase.check_operation_execution, ["self", "workflow_id", "function_id", "function_name", "owner_key"])
 _check(SystemDatabase.record_operation_result, ["self", "result", "completed_at_epoch_ms", "owner_xid", "owner_key"])
+_check(SystemDatabase.update_last_fired_at, ["self", "name", "last_fired_at"])
 _check(dbos_serialization.deserialize_value, ["serialized_value", "serialization", "serializer"])
 _check(dbos_serialization.deserialize_exception, ["serialized_value", "serialization", "serializer"])

@@ -15,16 +15,16 @@ from timestep.durable.agents_seam import current_agent_of
 from timestep.durable.context_changes import dump_context, is_typed
 from timestep.durable.origin import Origin, origin_of, with_origin
 from timestep.durable.output import dump_output, load_output
+from timestep.durable.parent import next_run_id, parent_run_id
 from timestep.durable.registry import RegisteredAgent
 from timestep.errors import InvalidInputError, NotDurableError
-from timestep.ids import check_run_id, check_session_id, new_run_id
+from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
 from timestep.sessions import Session
 from timestep.settings import current_settings
 from timestep.store.json_text import dump_json
-from timestep.store.runs import limits_json
 
 STATE_MARK = "$run_state"
 """Key of a stored input that is a RunState."""
@@ -78,7 +78,7 @@ def build_request(
     if max_turns is not None and not (_is_number(max_turns, int) and max_turns >= 1):
         raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
     return RunRequest(
-        run_id=new_run_id() if workflow_id is None else check_run_id(workflow_id),
+        run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
         input_items=check_input(input_items),
         session_id=_session_id(session, session_id),
@@ -91,23 +91,8 @@ def build_request(
         max_turns_per_segment=current_settings().max_turns_per_segment,
         limits=_limits(limits),
         resumes_snapshot=None if branch else _snapshot_to_claim(input_items),
+        parent_run_id=parent_run_id(),
     )
-
-
-def request_fields(request: RunRequest) -> dict[str, Any]:
-    """Return a request without its run id as JSON, for a workflow's arguments."""
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    fields |= {"run_config": dict(request.run_config), "limits": limits_json(request.limits)}
-    del fields["run_id"]
-    return fields
-
-
-def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
-    """Return the request of its JSON."""
-    given: dict[str, Any] = {**fields}
-    if given.get("limits"):
-        given["limits"] = RunLimits(**given["limits"])
-    return RunRequest(run_id=run_id, **given)
 
 
 def check_input(input_items: Any) -> Any:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agents import Agent, RunConfig
-from croniter import croniter
-from dbos import DBOS
+from dbos import DBOSClient
 
-from timestep.durable.engine import is_engine_launched
-from timestep.durable.request import build_request, request_fields
+from timestep.crontab import check_crontab, next_tick
+from timestep.durable import dbos_seam
+from timestep.durable.engine import engine, is_engine_launched
+from timestep.durable.request import build_request
 from timestep.durable.start import Input, entry_of, given, session_of
 from timestep.durable.threads import run_in_thread
-from timestep.durable.workflow import registered
 from timestep.errors import InvalidInputError
-from timestep.ids import WORKFLOW_SCHEDULED_RUN
+from timestep.ids import check_schedule_name
+from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
 from timestep.runs import digest_of
+from timestep.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
+from timestep.store.connection import Database
 
+PATIENCE = timedelta(seconds=15)
+"""After this time a tick is looked after here: DBOS spreads the starts of its executors over 10 s."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Runs that start by the clock."""
-
-    name: str
-    crontab: str
-    timezone: str
-    context: dict[str, Any]
-
-
-_waiting: list[Schedule] = []
-"""Schedules that were made before the engine was launched."""
+_waiting: list[tuple[str, str, RunRequest, str, CatchUp]] = []
+"""Schedules that were made before the engine was launched: the arguments of `_save`."""
 
 
 def create_scheduled_agent_workflow(
@@ -53,30 +47,27 @@ def create_scheduled_agent_workflow(
     max_turns: int | None = None,
     run_config: RunConfig | Mapping[str, Any] | None = None,
     timeout_seconds: float | None = None,
+    catch_up: CatchUp = DEFAULT_CATCH_UP,
 ) -> Schedule:
     """Start a run of an agent at each tick of a cron expression; before or after the engine is launched.
 
     The schedule is a row: every executor knows it, each tick starts one run, `<schedule>:<time>`. Making it again
-    replaces it. The name comes from agent, crontab and input when absent.
+    brings the row up to date and logs what has changed; a paused schedule stays paused. The name comes from agent,
+    crontab, zone and input when absent.
 
     Args:
-        crontab: Five fields, or six with seconds first.
+        crontab: Five fields, or six with seconds first; or @hourly, @daily, @weekly, @monthly, @yearly.
         timezone: IANA name of the zone of the crontab.
+        catch_up: Which ticks are started later that nobody started within a minute, because every executor or the
+            database was away: `one`, the newest of them; `all`, the 1,000 newest; `none`.
 
     Raises:
-        InvalidInputError: the crontab or the zone is not valid, or as in `run_agent_workflow`.
+        InvalidInputError: the crontab or the zone gives no times, the name is not usable or another application's, or
+            as in `run_agent_workflow`.
     """
-    if not croniter.is_valid(crontab, second_at_beginning=True) or len(crontab.split()) > 6:
-        raise InvalidInputError(
-            f"The crontab {crontab!r} is not valid.",
-            hint='Write five fields, such as "0 9 * * 1-5", or six with seconds.',
-        )
-    try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise InvalidInputError(
-            f"The time zone {timezone!r} is not known.", hint='Use an IANA name, such as "Europe/Berlin".'
-        ) from error
+    check_crontab(crontab, timezone)
+    if catch_up not in CATCH_UPS:
+        raise InvalidInputError(f"catch_up is one of {', '.join(CATCH_UPS)}, not {catch_up!r}.")
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
         entry,
@@ -93,31 +84,34 @@ def create_scheduled_agent_workflow(
     if name is None:
         digest = hashlib.sha256(f"{crontab} {timezone} {digest_of(request)}".encode()).hexdigest()[:8]
         name = f"{entry.agent.name}-{digest}"
-    schedule = Schedule(
-        name=name, crontab=crontab, timezone=timezone, context={"schedule": name, "request": request_fields(request)}
-    )
+    check_schedule_name(name)
+    arguments = (name, crontab, request, timezone, catch_up)
     if is_engine_launched():
-        run_in_thread(lambda: _apply(schedule))
-    else:
-        _waiting.append(schedule)
-    return schedule
+        return run_in_thread(lambda: _save(*arguments))
+    _waiting.append(arguments)
+    return Schedule(
+        name=name,
+        crontab=crontab,
+        timezone=timezone,
+        catch_up=catch_up,
+        agent=request.agent,
+        input_items=request.input_items,
+        session_id=request.session_id,
+        next_tick_at=next_tick(crontab, timezone, after=datetime.now(UTC)),
+    )
 
 
 def apply_waiting_schedules() -> None:
     """Store the schedules that were made before the launch."""
     while _waiting:
-        _apply(_waiting.pop(0))
+        _save(*_waiting.pop(0))
 
 
-def _apply(schedule: Schedule) -> None:
-    DBOS.apply_schedules(
-        [
-            {
-                "schedule_name": schedule.name,
-                "workflow_fn": registered(WORKFLOW_SCHEDULED_RUN),
-                "schedule": schedule.crontab,
-                "context": schedule.context,
-                "cron_timezone": schedule.timezone,
-            }
-        ]
-    )
+def start_missed_ticks(database: Database, client: DBOSClient, *, patience: timedelta = PATIENCE) -> None:
+    """Start what schedules ask for of the ticks that nobody started in time. Harmless when others do it too."""
+    for name, newest in start_missed(database, client, until=datetime.now(UTC) - patience):
+        dbos_seam.note_tick(client, name, newest)
+
+
+def _save(name: str, crontab: str, request: RunRequest, timezone: str, catch_up: CatchUp) -> Schedule:
+    return save_schedule(engine().client, name, crontab, request, timezone=timezone, catch_up=catch_up)

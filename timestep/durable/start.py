@@ -16,17 +16,18 @@ from timestep.durable import dbos_seam, ending
 from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.origin import Origin, origin_of, snapshot_elsewhere
+from timestep.durable.parent import apart, waiting
 from timestep.durable.registry import RegisteredAgent, find_agent, get_agent, register_on_the_way
-from timestep.durable.request import build_request, request_fields
+from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.watch import watching
 from timestep.durable.workflow import expecting, registered
-from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed, UnsupportedError
-from timestep.ids import WORKFLOW_AGENT_RUN, segment_id
+from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
+from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
-from timestep.runs import SETTLED, digest_of
+from timestep.runs import SETTLED, digest_of, request_fields
 from timestep.runs import wait_run as wait_until
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
@@ -75,7 +76,8 @@ async def run_agent_workflow(
         stream: Write live events to the run's stream; read them with `stream_run(run_id)` from any process.
         result_processor: Called with the result here, in the caller's process, never on recovery.
         state_store: Where the state is saved too when the run is interrupted.
-        workflow_id: The run's id and idempotency key; a fresh one when absent.
+        workflow_id: The run's id and idempotency key; a fresh one when absent. In a tool it is made of the call's
+            idempotency key, in a workflow of the workflow's id, so that a repeat finds the same runs.
         timeout_seconds: Limit of execution; time in a queue or waiting for a person does not count.
         context: The run context: JSON-able, or of the class registered with `context_type`.
         max_turns: Limit of turns, 10 when absent.
@@ -104,9 +106,8 @@ async def run_agent_workflow(
         result_processor, state_store = None, None
     entry = entry_of(agent if agent is not None else agent_id)
     check_on_interruption(on_interruption)
-    _refuse_in_step()
     if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
-        result = await _go_on(entry, input_items, origin)
+        result = await apart(_go_on(entry, input_items, origin))
     else:
         elsewhere = None if branch else snapshot_elsewhere(input_items)
         request = build_request(
@@ -125,7 +126,7 @@ async def run_agent_workflow(
             branch=branch,
         )
         async with claimed(elsewhere, by=request.run_id):
-            result = await _run(entry, request)
+            result = await apart(_run(entry, request))
     if result.status == "interrupted":
         if isinstance(state_store, RunStateStore) and result.has_state:
             await state_store.save(result.to_state())
@@ -160,8 +161,9 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
     database = engine().database
     if dbos_seam.is_in_workflow():
         return await _read_in_workflow(run_id, until)
-    stored = await wait_until(database, run_id, until=until)
-    return await _result_of(stored, stored.closed_segment)
+    with waiting():
+        stored = await wait_until(database, run_id, until=until)
+    return await recorded_result(stored, stored.closed_segment)
 
 
 def continued(input_items: Any, *, workflow_id: str | None, branch: bool) -> Origin | None:
@@ -199,6 +201,8 @@ async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
 async def _start(request: RunRequest) -> DurableRunResult:
     digest = digest_of(request)
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
+    if dbos_seam.is_in_workflow():
+        return await read_result(await _execute_child(request.run_id, 1, work))
     try:
         result = await _execute(request.run_id, 1, work)
     except dbos_error.DBOSWorkflowIDInUseError:
@@ -220,7 +224,9 @@ async def _go_on(entry: RegisteredAgent, state: Any, origin: Origin) -> DurableR
         else:
             going_on = Continuation(**await asyncio.to_thread(decide))
         result = None
-        if going_on.starts is not None:
+        if going_on.starts is not None and dbos_seam.is_in_workflow():
+            await _execute_child(run_id, going_on.starts, {"agent": going_on.agent})
+        elif going_on.starts is not None:
             with contextlib.suppress(dbos_error.DBOSWorkflowIDInUseError):
                 result = await _execute(run_id, going_on.starts, {"agent": going_on.agent})
         return result if result is not None else await read_result(run_id)
@@ -234,15 +240,18 @@ async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRun
     """
     workflow_id = segment_id(run_id, number)
     with expecting(workflow_id) as outcome:
-        if dbos_seam.is_in_workflow():  # a child: its id is recorded with its parent
-            with SetWorkflowID(workflow_id):
-                handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
-            await handle.get_result()
-            return None
         with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
-            handle = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
+            handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
         ended = await _wait(handle, outcome, run_id, workflow_id)
     return result_of_outcome(ended, run_id=run_id, segment=number) if ended is not None else None
+
+
+async def _execute_child(run_id: str, number: int, work: dict[str, Any]) -> str:
+    """Execute a segment as a child of this workflow, and return the id of its run: the one that the parent recorded."""
+    with SetWorkflowID(segment_id(run_id, number)):
+        handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
+    await handle.get_result()
+    return run_of_segment(handle.get_workflow_id())[0]
 
 
 async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
@@ -273,10 +282,11 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
     if seen["status"] == "interrupted":  # whatever became of it since
         run = dataclasses.replace(stored.run, status="interrupted", output=None, error=None)
         stored = dataclasses.replace(stored, run=run)
-    return await _result_of(stored, seen["segment"])
+    return await recorded_result(stored, seen["segment"])
 
 
-async def _result_of(stored: StoredRun, segment: int) -> DurableRunResult:
+async def recorded_result(stored: StoredRun, segment: int) -> DurableRunResult:
+    """Return the result of a run that has ended, or was interrupted, with this segment; raise what it ended with."""
     database, run = engine().database, stored.run
     if run.status == "interrupted":
         snapshot = await database.run_until_done(interruption_of_run, run.run_id, segment)
@@ -284,14 +294,6 @@ async def _result_of(stored: StoredRun, segment: int) -> DurableRunResult:
     else:
         snapshot, asked = await database.run_until_done(latest_of_run, run.run_id), []
     return await result_of_stored(stored, snapshot, find_agent(run.agent), segment=segment, asked=asked)
-
-
-def _refuse_in_step() -> None:
-    if dbos_seam.is_in_step():
-        raise UnsupportedError(
-            "A durable run cannot start inside a step or a tool's body.",
-            hint="Use `queue_agent_workflow(...)` there, or start it from workflow code.",
-        )
 
 
 async def _check_same(request: RunRequest, digest: str) -> None:
@@ -306,7 +308,10 @@ async def _check_same(request: RunRequest, digest: str) -> None:
     known = stored.input_digest if stored is not None else await asyncio.to_thread(_digest_of_workflow, request.run_id)
     if known != digest:
         raise RunInputMismatchError(
-            f"The run {request.run_id!r} is known with another agent, input, session or context."
+            f"The run {request.run_id!r} is known with another agent, input, session or context.",
+            hint="A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
+            if request.parent_run_id
+            else None,
         )
 
 

@@ -20,6 +20,7 @@ from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import StepEvents
 from timestep.durable.journal import check_size, decode_value, encode_value
+from timestep.durable.parent import parent_of_runs
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.threads import tool_body
@@ -163,7 +164,7 @@ async def run_call(
         events.add({"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
         token = _current.set(call)
         try:
-            with tool_body():
+            with tool_body(), parent_of_runs(call):
                 envelope = await body()
         except Exception as error:  # noqa: BLE001 - a failing tool changes the context too
             envelope = {"error": encode_error(error)}

@@ -21,7 +21,6 @@ from timestep.durable.events import begin_stream
 from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
-from timestep.durable.request import request_of
 from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.scope import Segment
 from timestep.durable.step import StepFailure, is_history_change
@@ -41,8 +40,8 @@ from timestep.ids import (
     run_of_segment,
     segment_id,
 )
-from timestep.queues import enqueue_run, queued_run
-from timestep.runs import copy_journal
+from timestep.runs import copy_journal, request_of
+from timestep.schedules import start_tick
 from timestep.serializer import encode_error
 from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
@@ -107,14 +106,22 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str:
-    """Start the run of one tick and return its id, `<schedule>:<time>`. One step, `start_run`, idempotent by the id."""
-    run_id = f"{context['schedule']}:{scheduled_at.isoformat()}"
-    request = request_of(run_id, context["request"])
+async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -> str | None:
+    """Start the run of one tick and return its id; None when it came late and is not caught up with.
 
-    def start() -> str:
-        queued = queued_run(request, application=engine().settings.name, queue=context.get("queue"))
-        return enqueue_run(engine().database, engine().client, queued)
+    One step, `start_run`, idempotent by the id.
+    """
+    workflow_id = DBOS.workflow_id or ""
+
+    def start() -> str | None:
+        return start_tick(
+            engine().database,
+            engine().client,
+            context,
+            scheduled_at,
+            workflow_id=workflow_id,
+            application=engine().settings.name,
+        )
 
     return await DBOS.run_step_async({"name": "start_run"}, start)
 
@@ -166,7 +173,6 @@ async def _start(run_id: str, number: int, work: dict[str, Any], entry: Register
         application_version=engine().application_version,
         definition=entry.definition if entry else None,
         is_definition_stored=known in _stored_definitions,
-        parent=work.get("parent"),
     )
     _stored_definitions.add(known)
     return started

@@ -13,6 +13,7 @@ from timestep.durable import dbos_seam, in_flight
 from timestep.durable.rate_limits import note_pauses
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
+from timestep.durable.schedule import start_missed_ticks
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
@@ -63,7 +64,7 @@ class Chores:
         if self._is_time(EXPIRY_SECONDS):
             chores.append(self._expire_approvals)
         if self._is_time(LOOSE_ENDS_SECONDS):
-            chores += [self._tie_loose_ends, self._recover_lost]
+            chores += [self._tie_loose_ends, self._recover_lost, self._start_missed_ticks]
         return chores
 
     def _is_time(self, seconds: float) -> bool:
@@ -103,6 +104,9 @@ class Chores:
     def _look_at_pauses(self) -> None:
         """Hear of the models whose provider wants no call for a while, so that calls without a limit need not ask."""
         note_pauses(self._database.run_sync(list_pauses))
+
+    def _start_missed_ticks(self) -> None:
+        start_missed_ticks(self._database, self._client)
 
     def _recover_lost(self) -> None:
         self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)

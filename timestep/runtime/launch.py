@@ -8,17 +8,19 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSClient, DBOSConfig
 from dbos import error as dbos_error
+from sqlalchemy.exc import ProgrammingError
 
 from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import make_queues
 from timestep.durable.registry import registered_names
-from timestep.durable.schedule import apply_waiting_schedules
+from timestep.durable.schedule import apply_waiting_schedules, start_missed_ticks
 from timestep.durable.threads import run_in_thread
 from timestep.durable.workflow import register_workflows
 from timestep.errors import (
@@ -208,10 +210,11 @@ def _launch(queues: Sequence[str] | None) -> None:
             DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
+        client = connect_client(database, name=settings.name)
+        _catch_up(database, client)
         DBOS.launch()
         dbos_seam.separate_tool_threads(settings.tool_threads)
         dbos_seam.read_without_transactions(database.autocommit_engine)
-        client = connect_client(database, name=settings.name)
         set_engine(
             Engine(
                 settings=settings,
@@ -237,6 +240,15 @@ def _launch(queues: Sequence[str] | None) -> None:
     versions = Versions(database, client, version=version)
     executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
+
+
+def _catch_up(database: Database, client: DBOSClient) -> None:
+    """Start what was missed while no executor lived, before this one starts newer ticks.
+
+    Where the schema of DBOS is not there yet, or not this version's, the chores do it after the launch.
+    """
+    with contextlib.suppress(ProgrammingError):
+        start_missed_ticks(database, client, patience=timedelta())
 
 
 def _quieten() -> None:

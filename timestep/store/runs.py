@@ -38,6 +38,12 @@ select timestep.advance_session(session_id)::text, false from (
   where is_waiting and start_after <= now() and not exists (
     select 1 from timestep.session_queue h where h.session_id = q.session_id and not h.is_waiting)
   group by session_id order by hashtextextended(session_id, 0)) as due""")
+
+_UNFINISHED_CHILDREN = sa.text("""
+with recursive below as (
+  select id, status from timestep.runs where parent_run_id = :run_id
+  union select child.id, child.status from timestep.runs child join below on child.parent_run_id = below.id)
+select id from below where status <> all(:finished) order by id""")
 _WAITING_FOR_AGENTS = sa.text("""
 select id, segment from timestep.runs
 where status = 'interrupted' and reason = 'agent_not_registered' and agent = any(:agents)
@@ -82,13 +88,11 @@ def insert_run(
     *,
     input_digest: str,
     queue: str | None,
-    parent: str | None = None,
 ) -> bool:
     """Store a queued run; return False when its id is there already."""
     values = request_values(request, input_digest) | {
         "status": "queued",
         "queue": queue,
-        "parent_run_id": parent,
     }
     statement = insert(runs).values(values).on_conflict_do_nothing().returning(runs.c.id)
     return connection.execute(statement).first() is not None
@@ -116,6 +120,20 @@ def mark_cancelled(
     }
     connection.execute(sa.update(runs).where(runs.c.id == run_id).values(change))
     return before
+
+
+def unfinished_children(connection: sa.Connection, run_id: str) -> list[str]:
+    """Return the runs that a run has started, and those that they have started, which have not ended."""
+    found = connection.execute(_UNFINISHED_CHILDREN, {"run_id": run_id, "finished": list(FINISHED)})
+    return list(found.scalars())
+
+
+def cancelled_children(connection: sa.Connection, run_id: str) -> list[str]:
+    """Return the runs that a run has started itself, and that were cancelled with it."""
+    query = sa.select(runs.c.id).where(
+        runs.c.parent_run_id == run_id, runs.c.status == "cancelled", runs.c.reason == "parent_cancelled"
+    )
+    return list(connection.execute(query).scalars())
 
 
 def mark_parked(
@@ -300,6 +318,14 @@ def settled_among(connection: sa.Connection, run_ids: Collection[str]) -> set[st
 
 
 @one_statement
+def statuses_of(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, tuple[RunStatus, int]]:
+    """Return status and last closed segment of runs by their ids, without those that are not there."""
+    query = sa.select(runs.c.id, runs.c.status, runs.c.closed_segment)
+    found = connection.execute(query.where(runs.c.id == sa.any_(sa.literal(list(run_ids), sa.ARRAY(sa.Text)))))
+    return {run_id: (status, segment) for run_id, status, segment in found}
+
+
+@one_statement
 def find_progress(connection: sa.Connection, run_id: str) -> RunProgress | None:
     """Return how far a run is; None when there is none."""
     columns = runs.c.status, runs.c.reason, runs.c.segment, runs.c.closed_segment
@@ -349,6 +375,7 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
         "input": request.input_items,
         "input_digest": input_digest,
         "context": request.context,
+        "parent_run_id": request.parent_run_id,
         "options": {
             "max_turns": request.max_turns,
             "stream": request.stream,
@@ -384,6 +411,7 @@ def stored_run(row: Any) -> StoredRun:
         max_turns_per_segment=options.get("max_turns_per_segment"),
         limits=RunLimits(**options["limits"]) if options.get("limits") else None,
         resumes_snapshot=options.get("resumes_snapshot"),
+        parent_run_id=row["parent_run_id"],
     )
     used = TokenUsage(**{name: row[name] for name in TokenUsage.__dataclass_fields__})
     run = Run(

@@ -232,7 +232,6 @@ def start_segment(
     application_version: str,
     definition: AgentDefinition | None,
     is_definition_stored: bool = False,
-    parent: str | None = None,
 ) -> StartedSegment:
     """Note that a segment executes here now, and read what it starts from.
 
@@ -257,7 +256,7 @@ def start_segment(
     if request is None:
         found = connection.execute(_START_KNOWN, values)
     else:
-        values |= request_values(request, input_digest) | {"parent_run_id": parent}
+        values |= request_values(request, input_digest)
         snapshot_id = request.resumes_snapshot
         if snapshot_id is not None:
             values["resumes_snapshot"] = snapshot_id
