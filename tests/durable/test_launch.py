@@ -245,13 +245,13 @@ async def test_a_queued_run_that_is_taken_before_the_engine_is_in_place_waits_fo
     ensure_dbos_launched(queues=())
     queue_agent_workflow(agent, "Hi", workflow_id=new_id)
     cleanup_dbos()
-    connect = launch.connect_client
+    separate = launch.dbos_seam.separate_tool_threads
 
-    def connect_late(*args: Any, **kwargs: Any) -> Any:
+    def separate_late(*args: Any, **kwargs: Any) -> None:
         database.wait_for(f"select 1 from dbos.workflow_status where workflow_uuid = '{new_id}' and status = 'PENDING'")
-        return connect(*args, **kwargs)
+        separate(*args, **kwargs)
 
-    monkeypatch.setattr(launch, "connect_client", connect_late)
+    monkeypatch.setattr(launch.dbos_seam, "separate_tool_threads", separate_late)
     ensure_dbos_launched()
 
     assert (await timestep.wait_run(new_id)).output == "Hello"

@@ -20,6 +20,7 @@ _COLUMNS = (
     "id",
     "agent",
     "session_id",
+    "parent_run_id",
     "input",
     "input_digest",
     "context",
