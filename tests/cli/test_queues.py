@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from command_line import Shop
+
+from timestep.cli.batch import read_batch
+from timestep.errors import InvalidInputError
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +112,20 @@ def test_a_batch_is_run_once_however_often_it_is_started(shop: Shop, worker: Non
         ("\n", "has no line"),
     ],
 )
-def test_a_malformed_line_is_refused_before_anything_is_queued(shop: Shop, text: str, says: str) -> None:
-    (shop.folder / "bad.jsonl").write_text(text)
-    before = len(json.loads(shop.call("runs", "list", "--json").stdout))
+def test_a_malformed_line_is_refused_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text(text)
+
+    with pytest.raises(InvalidInputError) as refused:
+        read_batch(Path("bad.jsonl"), agent="support", prefix=None, results=None)
+    assert says in str(refused.value)
+
+
+def test_a_batch_with_a_malformed_line_queues_nothing(shop: Shop) -> None:
+    (shop.folder / "bad.jsonl").write_text('{"input_items": "x", "workflow_id": "good"}\n17\n')
     refused = shop.call("run", "--batch", "bad.jsonl", "--agent", "support")
 
-    assert refused.returncode == 2
-    assert says in refused.stderr
-    assert len(json.loads(shop.call("runs", "list", "--json").stdout)) == before
+    assert (refused.returncode, "Line 2 of bad.jsonl" in refused.stderr) == (2, True)
+    assert shop.call("runs", "show", "good").returncode == 3
