@@ -45,6 +45,7 @@ from timestep import (
     MultiModelProvider,
     MultiModelProviderMap,
     OllamaModelProvider,
+    RunLimits,
     register_agents,
     run_agent_workflow,
     set_default_model_provider,
@@ -185,7 +186,25 @@ async def test_misbehaviour_is_fallen_back_on_without_a_retry(
     server.script(answer("", tool_calls=[call("fly")]), answer("Second"))
     result = await run_agent_workflow(assistant("first/a|second/b", tools=[go]), "Hi", workflow_id=new_id)
     assert (result.output, len(server.requests)) == ("Second", 2)
-    assert [step["model"] for step in steps(new_id)] == ["second/b"]
+    [step] = steps(new_id)
+    assert (step["model"], [each["model"] for each in step["refused"]]) == ("second/b", ["first/a"])
+
+
+async def test_an_answer_that_was_not_taken_is_in_the_usage_and_counts_for_the_limits(
+    default: MultiModelProvider, server: OllamaServer, new_id: str
+) -> None:
+    first = answer("", tool_calls=[call("fly")]) | {"prompt_eval_count": 30, "eval_count": 7}
+    taken = answer("", tool_calls=[call("go")]) | {"prompt_eval_count": 5, "eval_count": 2}
+    server.script(first, taken, answer("Second"))
+    result = await run_agent_workflow(
+        assistant("first/a|second/b", tools=[go]), "Hi", workflow_id=new_id, limits=RunLimits(max_tokens=44)
+    )
+    assert result.status == "interrupted"
+    rows = {each.step: each for each in engine().database.run_sync(list_usage, new_id)}
+    refused = rows["model_turn:1:assistant:refused:1"]
+    assert (refused.model, refused.requests, refused.input_tokens, refused.output_tokens) == ("first/a", 1, 30, 7)
+    assert (rows["model_turn:1:assistant"].model, rows["model_turn:1:assistant"].requests) == ("second/b", 1)
+    assert len(rows) == 2
 
 
 async def test_when_none_answers_the_last_one_s_error_is_the_run_s(

@@ -94,7 +94,9 @@ def _common(outcome: Outcome, stored: StoredRun, segment: Segment) -> dict[str, 
         "session_items": [] if outcome.is_session_written else items,
         "items_written": len(items) if outcome.is_session_written else 0,
         "tool_calls": [_tool_call(call, segment) for call in segment.record.tool_calls],
-        "model_calls": [_model_call(turn, segment) for turn in segment.record.model_turns],
+        "model_calls": [
+            _model_call(turn, segment) for turn in (*segment.record.model_turns, *segment.record.refused_turns)
+        ],
     }
 
 

@@ -62,14 +62,16 @@ def _was_raised(segment: Segment, name: str) -> bool:
 def used_by(segment: Segment) -> Used:
     """Return what a run has used up to now: before the segment, and in its recorded steps."""
     before, turns = segment.used, segment.record.model_turns
-    costs = [turn["envelope"].get("cost_micro_usd") for turn in turns]
+    answers = [*turns, *segment.record.refused_turns]
+    costs = [answer["envelope"].get("cost_micro_usd") for answer in answers]
     unpriced = next(
-        (turn["envelope"].get("model") or "" for turn, cost in zip(turns, costs, strict=True) if cost is None), None
+        (answer["envelope"].get("model") or "" for answer, cost in zip(answers, costs, strict=True) if cost is None),
+        None,
     )
     return Used(
         turns=before.turns + len(turns),
         tool_calls=before.tool_calls + len(segment.record.tool_calls),
-        tokens=before.tokens + sum(turn["usage"].input_tokens + turn["usage"].output_tokens for turn in turns),
+        tokens=before.tokens + sum(answer["usage"].input_tokens + answer["usage"].output_tokens for answer in answers),
         cost_micro_usd=before.cost_micro_usd + sum(cost or 0 for cost in costs),
         unpriced=before.unpriced if before.unpriced is not None else unpriced,
         seconds=max([before.seconds, *_seconds_before(segment)]) + time.monotonic() - segment.started_at,

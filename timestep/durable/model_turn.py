@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +44,7 @@ from timestep.pricing import price_of
 log = logging.getLogger("timestep")
 
 RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
+USAGE: TypeAdapter[Usage] = TypeAdapter(Usage)
 ONE_ATTEMPT = ModelRetrySettings(max_retries=0)
 """What the SDK is told: it makes one attempt, and the client of the provider too."""
 
@@ -118,7 +119,7 @@ class DurableModel(Model):
 
 @dataclasses.dataclass(kw_only=True)
 class _Attempts:
-    """The attempts at one model. `retry` counts those that failed, of any model of the call.
+    """The attempts at one model. `retry` counts those before, of any model of the call, `refused` those that answered.
 
     `is_named`: the provider was found by the name.
     """
@@ -127,22 +128,40 @@ class _Attempts:
     name: str | None
     is_named: bool
     retry: int = 0
+    refused: int = 0
     was_seen: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """A whole answer, and who gave it."""
+    """A whole answer, and who gave it; `refused` are the answers before it that a fallback took the place of."""
 
     response: ModelResponse
     retry: int
     asked: Model
     model: str | None
+    started_at: float
+    ended_at: float
+    refused: Sequence[_Answer] = ()
 
     @property
     def provider(self) -> str:
         """The class of the model that answered."""
         return type(self.asked).__name__
+
+    def cost(self) -> dict[str, Any]:
+        """Return what the answer cost, for the envelope; nothing when that is not known."""
+        return _price(self.asked, self.model, self.response.usage, at=self.ended_at)
+
+    def as_refused(self) -> dict[str, Any]:
+        """Return the entry in the envelope of an answer that was paid for and not taken."""
+        return {
+            "model": self.model,
+            "provider": self.provider,
+            "started_at": self.started_at,
+            "seconds": round(self.ended_at - self.started_at, 3),
+            "usage": USAGE.dump_python(self.response.usage, mode="json"),
+        } | self.cost()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -192,7 +211,9 @@ class _Call:
                 "started_at": started,
                 "seconds": seconds,
                 "attempt": self.scope.segment.attempt,
-            } | _price(answer.asked, answer.model, usage, at=started + seconds)
+            } | answer.cost()
+            if answer.refused:
+                envelope["refused"] = [each.as_refused() for each in answer.refused]
             return envelope if used is None else envelope | {"used": used}
 
         return await run_step(self.scope.segment, self.scope.reserve(), self.name, body)
@@ -200,9 +221,12 @@ class _Call:
     def accept(self, recorded: Envelope) -> ModelResponse:
         """Return the recorded answer and draw the step ids of its calls."""
         response = RESPONSE.validate_python(value_of(recorded))
-        self.scope.segment.record.model_turns.append(
-            {"step": self.name, "agent": self.model.agent.name, "envelope": recorded, "usage": response.usage}
-        )
+        record, agent = self.scope.segment.record, self.model.agent.name
+        record.model_turns.append({"step": self.name, "agent": agent, "envelope": recorded, "usage": response.usage})
+        for number, refused in enumerate(recorded.get("refused", ()), 1):
+            usage = USAGE.validate_python(refused["usage"])
+            step = f"{self.name}:refused:{number}"
+            record.refused_turns.append({"step": step, "agent": agent, "envelope": refused, "usage": usage})
         self.scope.plan(response.output, self.arguments.get("tools") or [])
         return response
 
@@ -212,13 +236,15 @@ class _Call:
         if not isinstance(inner, FallbackModel):
             attempts = _Attempts(model=inner, name=_model_name(self.model), is_named=_is_named(self.model))
             return await self._ask_one(attempts, forward, told)
-        retry = 0
+        retry, refused = 0, list[_Answer]()
         for number in itertools.count():
-            attempts = None
+            attempts = answer = None
             try:
                 candidate = inner.candidate(number)
                 is_named = isinstance(inner.models[number], str)
-                attempts = _Attempts(model=candidate.model, name=candidate.name, is_named=is_named, retry=retry)
+                attempts = _Attempts(
+                    model=candidate.model, name=candidate.name, is_named=is_named, retry=retry, refused=len(refused)
+                )
                 answer = await self._ask_one(attempts, forward, told)
                 if number + 1 < len(inner.models) and not attempts.was_seen:
                     check_behaviour(answer.response, self.arguments)
@@ -228,8 +254,10 @@ class _Call:
                     raise
                 inner.tell(number, error)
                 retry = retry if attempts is None else attempts.retry + 1
+                if answer is not None:
+                    refused.append(answer)
             else:
-                return answer
+                return dataclasses.replace(answer, refused=refused)
         raise AssertionError("unreachable")
 
     async def _ask_one(self, attempts: _Attempts, forward: asyncio.Queue[Any] | None, told: StepEvents) -> _Answer:
@@ -251,6 +279,7 @@ class _Call:
         for number in itertools.count(1):
             seen: list[str] = []
             await limits.take(told, retry=attempts.retry)
+            started_at = time.time()
             try:
                 if is_streamed:
                     response = await self._stream(attempts, forward, told, seen, timeout=settings.timeout)
@@ -276,8 +305,15 @@ class _Call:
             else:
                 attempts.was_seen = bool(seen)
                 await limits.settle(response.usage)
-                response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry)
-                return _Answer(response=response, retry=attempts.retry, asked=attempts.model, model=attempts.name)
+                response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry - attempts.refused)
+                return _Answer(
+                    response=response,
+                    retry=attempts.retry,
+                    asked=attempts.model,
+                    model=attempts.name,
+                    started_at=started_at,
+                    ended_at=time.time(),
+                )
             await asyncio.sleep(max(0.0, seconds - paused))
             attempts.retry += 1
         raise AssertionError("unreachable")

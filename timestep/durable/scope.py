@@ -40,10 +40,14 @@ LOCAL_CALLS = frozenset(
 
 @dataclass(kw_only=True)
 class Record:
-    """What the closing transaction stores of a segment's finished steps, in the order in which they are known."""
+    """What the closing transaction stores of a segment's finished steps, in the order in which they are known.
+
+    `refused_turns` are answers of models that were paid for, and that a fallback took the place of.
+    """
 
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     model_turns: list[dict[str, Any]] = field(default_factory=list)
+    refused_turns: list[dict[str, Any]] = field(default_factory=list)
     mcp_tools: dict[str, Any] = field(default_factory=dict)
 
 

@@ -363,7 +363,7 @@ def _used(connection: sa.Connection, stored: StoredRun, *, until: int) -> Used |
         return None
     of_run = usage.c.run_id == stored.run.run_id, usage.c.segment <= until
     total = sa.select(
-        sa.func.count(),
+        sa.func.count().filter(usage.c.step.not_like("%:refused:%")),
         sa.func.coalesce(sa.func.sum(usage.c.input_tokens + usage.c.output_tokens), 0),
         sa.func.coalesce(sa.func.sum(usage.c.cost_micro_usd), 0),
         sa.func.max(sa.func.coalesce(usage.c.model, "")).filter(usage.c.cost_micro_usd.is_(None)),

@@ -216,6 +216,7 @@ runs = sa.Table(
     sa.Index("runs_by_session", "session_id", "created_at"),
     sa.Index("runs_by_created", "created_at", "id"),
     sa.Index("runs_by_agent", "agent", "created_at"),
+    sa.Index("runs_by_parent", "parent_run_id", postgresql_where=sa.text("parent_run_id is not null")),
     sa.Index("runs_unfinished", "id", postgresql_where=sa.text("status in ('queued', 'running')")),
     sa.Index("runs_cancelled", "finished_at", postgresql_where=sa.text("status = 'cancelled'")),
     sa.Index(
