@@ -160,7 +160,7 @@ def resume_run(
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
         if not database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
-    elif is_parked and not client.list_workflow_steps(current):  # nothing holds it to the version that parked it
+    elif is_parked and version is None and not client.list_workflow_steps(current):  # nothing holds it to its version
         _fork(database, client, stored, max_turns=max_turns, version=version)
     elif run.status == "cancelled" or is_parked:
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)

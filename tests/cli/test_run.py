@@ -142,7 +142,7 @@ def test_a_detached_run_waits_for_an_executor_and_its_id_is_all_of_stdout(shop: 
         ),
         (["--agent", "shop:support", "--id", "a~2"], "The run id 'a~2' contains '~'"),
         (["--agent", "shop:support", "--session", ""], "The session id '' is empty"),
-        (["--agent", "shop:support", "--detach"], "--detach leaves the run to an executor"),
+        (["--agent", "shop:support", "--detach"], "--detach leaves runs to an executor"),
         (["--wait", "0"], "Invalid value for '--wait'"),
         (["--wait", "soon"], "Invalid value for '--wait'"),
     ],

@@ -200,7 +200,9 @@ def test_a_run_whose_parking_is_not_finished_is_not_resumed(place: Place) -> Non
     assert place.states("r") == ("interrupted", "PENDING")
     place.client.cancel_workflow("r")
     place.resume_waiting()
-    assert place.states("r", "r~2") == ("queued", "ENQUEUED")  # nothing of the first segment has run
+    assert place.states("r") == ("queued", "ENQUEUED")
+    bound = place.journal.query("select application_version from dbos.workflow_status where workflow_uuid = 'r'")
+    assert bound == [{"application_version": "test:1:1"}]  # to the one that knows the agent
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from dbos import DBOSClient
 
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.executors import list_executors, list_stranded_runs
+from timestep.queues import enqueue_run, queued_run
 from timestep.records import RunRequest
-from timestep.runs import connect_client, enqueue_run
+from timestep.runs import connect_client
 from timestep.store.connection import Database, open_database
 from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
 
@@ -49,7 +50,9 @@ class Place:
 
     def run(self, run_id: str, *, agent: str = "desk", queue: str = "timestep_segments", version: str = "") -> None:
         request = RunRequest(run_id=run_id, agent=agent, input_items="hi")
-        self.database.run_sync(enqueue_run, self.client, request, input_digest="d", queue=queue)
+        if queue == "timestep_segments":  # where runs of the engine itself go; nobody queues there
+            queue = "timestep_agent_queue"
+        enqueue_run(self.database, self.client, queued_run(request, application="app", queue=queue))
         if version:
             self.journal.query(
                 "update dbos.workflow_status set application_version = %s where workflow_uuid = %s", version, run_id
@@ -152,6 +155,7 @@ def test_a_run_in_a_queue_to_which_nobody_listens_is_stranded(place: Place) -> N
     place.run("bound", queue="print", version="app:1:7")
     place.run("bound-to-gone", queue="mail", version="app:1:6")
     place.run("no-queue", queue="nowhere")
+    place.client.delete_queue("nowhere")
 
     assert place.stranded() == {
         "no-queue": ("queue", "no live executor listens to the queue 'nowhere', and it is not there"),

@@ -16,6 +16,7 @@ import psycopg
 from dbos import DBOSClient
 from drill import Child, Drill
 
+from timestep import queues
 from timestep import runs as desk
 from timestep.executors import list_stranded_runs
 from timestep.ids import segment_id
@@ -61,8 +62,8 @@ class Chaos:
                 request = RunRequest(
                     run_id=run, agent=agent, input_items=[{"role": "user", "content": "carry"}], session_id=session
                 )
-                digest = desk.digest_of(request)
-                database.run_sync(desk.enqueue_run, client, request, input_digest=digest, queue=QUEUE)
+                queued = queues.queued_run(request, application=self.drill.database, queue=QUEUE)
+                queues.enqueue_run(database, client, queued)
         return agents
 
     @contextlib.contextmanager

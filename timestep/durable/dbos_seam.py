@@ -100,7 +100,7 @@ def next_child_id() -> str:
     return f"{context.workflow_id.replace(SEGMENT_MARK, '.')}-{context.function_id}"
 
 
-OWNED_SECONDS = 0.05
+OWNED_SECONDS = 0.01
 """How long an execution counts as the owner of its workflow after a proof: no longer than a cancel is under way."""
 
 

