@@ -104,7 +104,7 @@ def measure(place: Place, processes: int, runs: int, turns: int, seconds: float)
     """Return turns per second, their part of the ideal, and memory per run."""
     for path in folder().glob("turns-*.txt"):
         path.unlink()
-    alive = "select count(*) from timestep.executors where free_since is null and agents::text like '%many%'"
+    alive = "select count(*) from timestep.executors where free_since is null and position('many' in agents::text) > 0"
     with workers(processes) as parent:
         wait_for(lambda: place.rows(alive)[0][0] >= processes)
         before = memory_bytes(parent)
