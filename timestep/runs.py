@@ -140,14 +140,15 @@ def _mark_cancelled(
 
 
 def resume_run(
-    database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None, version: str | None = None
+    database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None, is_bound: bool = False
 ) -> Run:
     """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
 
     A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
     first step in a new one, on the newest application version. A failed run gets a new segment with a copy of the
     journal before the failure. The runs that were cancelled with a run go on with it. `max_turns` raises the limit of
-    a run that has reached it. `version` is the application version that executes a new segment, the newest when absent.
+    a run that has reached it. `is_bound`: the workflow of a parked run is bound to a version that can take it, and
+    goes on as it is.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -160,8 +161,8 @@ def resume_run(
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
         if not database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
-    elif is_parked and version is None and not client.list_workflow_steps(current):  # nothing holds it to its version
-        _fork(database, client, stored, max_turns=max_turns, version=version)
+    elif is_parked and not is_bound and not client.list_workflow_steps(current):  # nothing holds it to its version
+        _fork(database, client, stored, max_turns=max_turns)
     elif run.status == "cancelled" or is_parked:
         database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
@@ -173,7 +174,7 @@ def resume_run(
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
     elif run.status == "failed":
-        _fork(database, client, stored, max_turns=max_turns, version=version)
+        _fork(database, client, stored, max_turns=max_turns)
     else:
         hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
         raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
@@ -193,9 +194,7 @@ def _resume_workflow(database: Database, client: DBOSClient, stored: StoredRun) 
         client.resume_workflow(current if is_there else copy_id(current))
 
 
-def _fork(
-    database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None, version: str | None
-) -> None:
+def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
     database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
@@ -203,7 +202,7 @@ def _fork(
         database.run_sync(_queue_copy, stored)
         return
     # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
-    copy_journal(client, run.run_id, run.segment + 1, version=version)
+    copy_journal(client, run.run_id, run.segment + 1)
     database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
 
 
@@ -214,10 +213,8 @@ def _queue_copy(connection: sa.Connection, stored: StoredRun) -> None:
         enqueue_segment(connection, run.run_id, run.segment + 1, is_copy=True)
 
 
-def copy_journal(client: DBOSClient, run_id: str, number: int, *, version: str | None = None) -> str:
+def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
-
-    It is bound to `version`, to none when absent.
 
     A failed step at the very end is left out: it is what the new segment tries again. So is what comes after it, the
     write of a foreign session and the end of the stream.
@@ -229,7 +226,7 @@ def copy_journal(client: DBOSClient, run_id: str, number: int, *, version: str |
     if steps:
         start = steps[-1]["function_id"] if _has_failed(steps[-1]) else steps[-1]["function_id"] + 1
     with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # it may be there from an earlier try
-        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE, application_version=version)
+        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE)
     return following
 
 

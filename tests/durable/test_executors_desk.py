@@ -48,10 +48,8 @@ class Place:
     def queue(self, name: str) -> None:
         self.client.register_queue(name, on_conflict="never_update")
 
-    def run(self, run_id: str, *, agent: str = "desk", queue: str = "timestep_segments", version: str = "") -> None:
+    def run(self, run_id: str, *, agent: str = "desk", queue: str = "timestep_agent_queue", version: str = "") -> None:
         request = RunRequest(run_id=run_id, agent=agent, input_items="hi")
-        if queue == "timestep_segments":  # where runs of the engine itself go; nobody queues there
-            queue = "timestep_agent_queue"
         enqueue_run(self.database, self.client, queued_run(request, application="app", queue=queue))
         if version:
             self.journal.query(

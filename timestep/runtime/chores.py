@@ -99,7 +99,7 @@ class Chores:
             dbos_seam.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
-                resume_run(self._database, self._client, run_of_segment(workflow_id)[0], version=self._version)
+                resume_run(self._database, self._client, run_of_segment(workflow_id)[0], is_bound=True)
 
     def _look_at_pauses(self) -> None:
         """Hear of the models whose provider wants no call for a while, so that calls without a limit need not ask."""
