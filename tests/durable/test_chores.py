@@ -77,6 +77,27 @@ def place(
     database.close()
 
 
+def test_what_was_claimed_in_a_crowd_has_time_to_begin(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back: list[list[str]] = []
+    idle = {"left", "claimed"}
+    monkeypatch.setattr(chores_module.dbos_seam, "idle_workflows", lambda _: set(idle))
+    monkeypatch.setattr(chores_module.dbos_seam, "recover_lost", lambda _, ids: put_back.append(sorted(ids)))
+    monkeypatch.setattr(chores_module, "left_workflows", lambda: frozenset({"left"}))
+
+    look = place.chores._recover_lost  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
+    look()
+    idle.add("new")
+    look()
+    assert put_back == [[], ["left"]]
+    idle -= {"left", "new"}
+    for _ in range(chores_module.LOOKS_BEFORE_LOST - 3):
+        look()
+    idle.add("new")
+    assert not any(put_back[2:])
+    look()
+    assert put_back[-1] == ["claimed"]
+
+
 def test_more_runs_are_compared_than_postgres_takes_parameters(place: Place) -> None:
     place.journal.query(
         "insert into timestep.runs (id, agent, status, input, input_digest, options, created_at) "

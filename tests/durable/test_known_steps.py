@@ -53,10 +53,19 @@ async def test_after_a_pause_a_step_looks_whether_the_run_is_still_its_own(
     engine: Any, new_id: str, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dbos_seam, "OWNED_SECONDS", 0)
+    bodies: list[str] = []
 
-    await run_agent_workflow(agent_with(lambda: "ok"), "Go", workflow_id=new_id)
+    def cancel() -> str:
+        bodies.append("ran")
+        engine.query("update dbos.workflow_status set status = 'CANCELLED' where workflow_uuid = %s", new_id)
+        return "the owner was left as it is, so that the record is taken"
 
-    assert len(looks) == 5
+    with pytest.raises(RunCancelledError):
+        await run_agent_workflow(agent_with(cancel), "Go", workflow_id=new_id)
+
+    assert bodies == ["ran"]
+    assert looks == ["model_turn:2:assistant"]
+    assert engine.steps(new_id) == ["model_turn:1:assistant", "tool_call:1:act:c1"]
 
 
 async def test_no_step_follows_one_during_which_the_run_was_cancelled(
@@ -101,9 +110,10 @@ def test_what_is_recorded_or_unknown_is_looked_for(monkeypatch: pytest.MonkeyPat
     known = Known([1, 2])
     assert known.is_new(3)
     assert not known.is_new(2)
+    assert known.is_owned_still
     now[0] += 2 * dbos_seam.OWNED_SECONDS
-    assert not known.is_new(3)
+    assert not known.is_owned_still
     known.is_owned()
-    assert known.is_new(3)
+    assert known.is_owned_still
 
     assert not Known().is_new(3)

@@ -23,10 +23,14 @@ from timestep import (
     get_dbos_connection_string,
     is_dbos_launched,
     queue_agent_workflow,
+    register_agents,
     run_agent_workflow,
+    wait_run,
 )
+from timestep.durable.engine import engine as launched_engine
 from timestep.errors import DatabaseNotReadyError, SettingsError
 from timestep.runtime import launch
+from timestep.runtime.chores import Chores
 
 
 @pytest.fixture
@@ -131,6 +135,38 @@ def test_each_event_loop_of_a_program_can_use_the_engine(database: Any) -> None:
         return (await run_agent_workflow(agent, "Hi", "s")).output
 
     assert [asyncio.run(run()) for _ in range(3)] == ["one", "two", "three"]
+
+
+def test_a_run_whose_event_loop_has_ended_goes_on_in_this_process(database: Any, new_id: str) -> None:
+    bodies: list[str] = []
+
+    @function_tool
+    async def act() -> str:
+        """Act."""
+        bodies.append("began")
+        if len(bodies) == 1:
+            await asyncio.sleep(600)
+        return "ok"
+
+    turns = [[function_call("act", {}, call_id="c1")], [assistant_message("done")]]
+    agent = Agent(name="assistant", tools=[act], model=ScriptedModel(turns))
+    register_agents(agent)
+
+    async def leave() -> None:
+        task = asyncio.create_task(run_agent_workflow(agent, "Hi", workflow_id=new_id))
+        while not bodies:
+            await asyncio.sleep(0.01)
+        assert not task.done()
+
+    asyncio.run(leave())
+    mine = launched_engine()
+    chores = Chores(mine.database, mine.client, executor_id=mine.executor_id, version=mine.application_version)
+    for _ in range(2):
+        assert database.status(new_id) == "running"
+        chores._recover_lost()  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
+
+    assert asyncio.run(wait_run(new_id)).output == "done"
+    assert bodies == ["began", "began"]
 
 
 def test_the_connection_string_opens_the_database(database: Any) -> None:

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import timestep
 from timestep.cli.errors import ExitCode
 from timestep.cli.output import emit, note
+from timestep.cli.signals import StopSignal
 from timestep.settings import current_settings
 
 LOOK_SECONDS = 0.2
@@ -32,14 +32,20 @@ class Worker:
         self._wait_seconds = SHORTEST_WAIT_SECONDS
         self._started_at = 0.0
         self._due_at: float | None = None
+        self._told: subprocess.Popen[str] | None = None
         self.start()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the process that runs now has been told to end."""
+        return self._told is self.process
 
     def start(self) -> None:
         """Start the process, in a session of its own: Ctrl-C in the terminal is for the parent."""
         environment = dict(os.environ)
         if (executor_id := current_settings().executor_id) is not None:
             environment["TIMESTEP_EXECUTOR_ID"] = f"{executor_id}-{self._number}"
-        self.is_told, self._due_at, self._started_at = False, None, time.monotonic()
+        self._due_at, self._started_at = None, time.monotonic()
         self.process = subprocess.Popen(
             _command(self._words),
             env=environment,
@@ -70,7 +76,7 @@ class Worker:
 
     def end(self) -> None:
         """Tell the process to end; told twice, it ends at once."""
-        self.is_told = True
+        self._told = self.process
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
@@ -87,26 +93,21 @@ def keep_running(modules: Sequence[str], count: int) -> int:
 
     The others start when the first one is ready. When that one does not get ready, its exit code is returned.
     """
-    stopping = threading.Event()
     workers: list[Worker] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def end_all() -> None:
         for worker in workers:
             worker.end()
-        if stopping.is_set():
-            os._exit(128 + number)
-        stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stop = StopSignal(told=end_all)
     words = [*modules, "--parent", str(os.getpid())]
     workers.append(Worker(words, 1))
     while not workers[0].is_ready.wait(LOOK_SECONDS) and workers[0].process.poll() is None:
         pass
     if workers[0].is_ready.is_set():
-        while len(workers) < count and not stopping.is_set():
+        while len(workers) < count and not stop.has_come:
             workers.append(Worker(words, len(workers) + 1))
-        while not stopping.wait(LOOK_SECONDS):
+        while not stop.wait(LOOK_SECONDS):
             for worker in workers:
                 worker.revive()
     for worker in workers:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from types import FrameType
 
 import click
 
 from timestep.cli.output import emit, note
+from timestep.cli.signals import StopSignal
 from timestep.errors import ExecutorFencedError
 
 LOOK_SECONDS = 0.5
@@ -51,37 +49,29 @@ def command(context: click.Context, modules: tuple[str, ...], processes: int, pa
     from timestep.cli.quiet import quieten
     from timestep.runtime import cleanup_dbos, drain, ensure_dbos_launched
 
-    stopping = threading.Event()
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)
-        stopping.set()
-
     register_modules(modules)
     quieten()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stop = StopSignal()
     ensure_dbos_launched()
     emit(_ready_line())
-    _wait(stopping, parent=parent)
+    _wait(stop, parent=parent)
     note("Stopping: the steps that run may finish, no new one begins.")
     if not drain():
         note("Some steps did not finish in time; they are done again elsewhere.")
     cleanup_dbos()
 
 
-def _wait(stopping: threading.Event, *, parent: int | None) -> None:
+def _wait(stop: StopSignal, *, parent: int | None) -> None:
     """Return when a signal came, or when the parent that started this process has died."""
     from timestep.durable.gate import gate
     from timestep.runtime import cleanup_dbos
 
-    while not stopping.wait(LOOK_SECONDS):
+    while not stop.wait(LOOK_SECONDS):
         if gate.is_fenced:
             cleanup_dbos()
             raise ExecutorFencedError
         if parent is not None and os.getppid() != parent:
-            stopping.set()
+            return
 
 
 def _ready_line() -> str:

@@ -13,8 +13,8 @@ import copy
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from dbos._sys_db import OperationResultInternal, RecordedResult, SystemDatabase
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Engine
 
+from timestep.durable.rounds import Rounds
 from timestep.durable.threads import SortingExecutor
 from timestep.errors import UnsupportedError
 from timestep.ids import DBOS_SCHEMA, SEGMENT_MARK, STREAM_KEY
@@ -39,8 +40,8 @@ LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
 
 T = TypeVar("T")
-_reader: tuple[SystemDatabase, SystemDatabase] | None = None
-"""DBOS's access to its tables, and a copy of it that reads without transactions."""
+_journal: tuple[DBOS, _Journal] | None = None
+"""A DBOS instance, and the short ways to its rows."""
 
 _STREAMS = sa.table(
     SystemSchema.streams.name,
@@ -103,6 +104,9 @@ def next_child_id() -> str:
 OWNED_SECONDS = 0.01
 """How long an execution counts as the owner of its workflow after a proof: no longer than a cancel is under way."""
 
+LARGEST_TOGETHER = 100_000
+"""Characters of a result up to which it is recorded together with others; a larger one would make them wait."""
+
 
 class Known:
     """What one execution of a workflow knows without a look into the journal.
@@ -125,10 +129,100 @@ class Known:
         self._owned_at = time.monotonic()
 
     def is_new(self, step_id: int) -> bool:
-        """Whether the step is not recorded, and the workflow was this execution's a moment ago."""
-        if self._recorded is None or step_id in self._recorded:
-            return False
+        """Whether the step is not recorded, as long as this execution owns the workflow."""
+        return self._recorded is not None and step_id not in self._recorded
+
+    @property
+    def is_owned_still(self) -> bool:
+        """Whether the workflow was this execution's a moment ago."""
         return time.monotonic() - self._owned_at < OWNED_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """The row of a step that has a result; `owner` is the token of the execution that ran it."""
+
+    workflow_id: str
+    owner: str
+    step_id: int
+    name: str
+    output: str
+    started_at: int
+    completed_at: int
+
+
+class _Journal:
+    """The short ways to DBOS's rows of one process: looks and records of many steps in one statement each.
+
+    What they do not settle goes DBOS's own way, which waits, tries again and says what is wrong.
+    """
+
+    def __init__(self, instance: DBOS, engine: Engine) -> None:
+        self.system = instance._sys_db
+        self.slow_reader = copy.copy(self.system)
+        self.slow_reader.engine = engine.execution_options(**self.system.engine.get_execution_options())
+        self.looks = Rounds(self._owned, instance._executor)
+        self.records = Rounds(self._record, instance._executor)
+        self._engine, self._application, self._serialization = engine, self.system.app_name, instance._serializer.name()
+
+    def _owned(self, asked: Sequence[tuple[str, str]]) -> Collection[int]:
+        """Return which of the pairs of workflow and token belong together still, of workflows that go on."""
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(_OWNED, {"workflows": [workflow for workflow, _ in asked]})
+            owned = {(row[0], row[1]) for row in rows}
+        return {number for number, each in enumerate(asked) if each in owned}
+
+    def _record(self, asked: Sequence[_Record]) -> Collection[int]:
+        """Insert the rows of executions that still own their workflow, and that were not there; return which.
+
+        A workflow whose row somebody else holds locked is left out: nobody waits here for another's workflow.
+        """
+        given: dict[str, Any] = {field.name: [getattr(each, field.name) for each in asked] for field in fields(_Record)}
+        given |= {"application": self._application, "serialization": self._serialization}
+        with self._engine.connect() as connection:
+            recorded = {(row[0], row[1]) for row in connection.exec_driver_sql(_RECORD, given)}
+        return {number for number, each in enumerate(asked) if (each.workflow_id, each.step_id) in recorded}
+
+
+_OUTPUT_COLUMNS = {
+    "workflow_uuid",
+    "function_id",
+    "function_name",
+    "output",
+    "error",
+    "child_workflow_id",
+    "started_at_epoch_ms",
+    "completed_at_epoch_ms",
+    "serialization",
+    "application_name",
+    "retention_timestamp",
+}
+"""The columns that `_RECORD` knows; those that it does not fill are null in the row of a step that has a result."""
+
+_OWNED = f"""
+select workflow_uuid, owner_xid from {DBOS_SCHEMA}.workflow_status
+where workflow_uuid = any(%(workflows)s::text[]) and status = 'PENDING'
+"""
+
+_RECORD = f"""
+with given as (
+  select * from unnest(
+    %(workflow_id)s::text[], %(owner)s::text[], %(step_id)s::int[], %(name)s::text[], %(output)s::text[],
+    %(started_at)s::bigint[], %(completed_at)s::bigint[]
+  ) as given(workflow_uuid, owner_xid, function_id, function_name, output, started_at, completed_at)),
+held as (
+  select workflow_uuid, owner_xid from {DBOS_SCHEMA}.workflow_status
+  where workflow_uuid = any(%(workflow_id)s::text[])
+  for no key update skip locked)
+insert into {DBOS_SCHEMA}.operation_outputs (
+  workflow_uuid, function_id, function_name, output, started_at_epoch_ms, completed_at_epoch_ms,
+  serialization, application_name, retention_timestamp)
+select workflow_uuid, function_id, function_name, output, started_at, completed_at,
+  %(serialization)s::text, %(application)s::text, (extract(epoch from now()) * 1000)::bigint
+from given join held using (workflow_uuid, owner_xid)
+on conflict do nothing
+returning workflow_uuid, function_id
+"""
 
 
 async def run_reserved(
@@ -137,15 +231,16 @@ async def run_reserved(
     """Run `body` as the step of a reservation and return its result, the recorded or the just made one.
 
     `body` returns its result and the text that the journal's serializer makes of it. This is what DBOS does for a step,
-    cheaper: `StepReservation.run_async` goes through the executor three times, once for nothing, and looks for the
-    recorded result each time, in a transaction that two reads do not need.
+    cheaper: `StepReservation.run_async` goes through the executor three times, once for nothing, and makes six
+    statements for each step, where one does for a step, and one for many when many runs record theirs at once.
     """
     reservation._claim()
     instance, context = _instance(), reservation._step_ctx
     serializer, journal = instance._serializer, _journal_of(instance)
     workflow_id, step_id, started_at = context.workflow_id, context.function_id, int(time.time() * 1000)
+    owner = context.owner_xid
 
-    def record(*, output: str | None = None, error: Exception | None = None) -> None:
+    def record(*, output: str | None = None, error: Exception | None = None, completed_at: int | None = None) -> None:
         result: OperationResultInternal = {
             "workflow_uuid": workflow_id,
             "function_id": step_id,
@@ -156,17 +251,42 @@ async def run_reserved(
             "started_at_epoch_ms": started_at,
             "child_workflow_id": None,
         }
-        instance._sys_db.record_operation_result(result)
+        journal.system.record_operation_result(result, completed_at_epoch_ms=completed_at)
+
+    async def look() -> RecordedResult | None:
+        if known.is_new(step_id):
+            if known.is_owned_still:
+                return None
+            if owner is not None and await journal.looks.settles((workflow_id, owner)):
+                known.is_owned()
+                return None
+        return await _in_pool(journal.slow_reader.check_operation_execution, workflow_id, step_id, name)
+
+    async def keep(output: str) -> None:
+        completed_at = int(time.time() * 1000)
+        if owner is not None and len(output) <= LARGEST_TOGETHER:
+            row = _Record(
+                workflow_id=workflow_id,
+                owner=owner,
+                step_id=step_id,
+                name=name,
+                output=output,
+                started_at=started_at,
+                completed_at=completed_at,
+            )
+            if await journal.records.settles(row):
+                return
+        # The same time, so that a round that was committed and never answered is known as this very record.
+        await _in_pool(record, output=output, completed_at=completed_at)
 
     await DBOS._configure_asyncio_thread_pool()  # for what the body does in threads
     with dbos_context.EnterDBOSStepCtx({"name": name, "operationType": "step"}, context):
-        if not known.is_new(step_id):
-            recorded = await _in_pool(journal.check_operation_execution, workflow_id, step_id, name)
-            if recorded is not None:
-                return _value_of(recorded, serializer)
+        recorded = await look()
+        if recorded is not None:
+            return _value_of(recorded, serializer)
         try:
             value, text = await body()
-            await _in_pool(record, output=text)
+            await keep(text)
             known.is_owned()
         except Exception as error:
             await _in_pool(record, error=error)
@@ -174,13 +294,10 @@ async def run_reserved(
         return value
 
 
-def read_without_transactions(engine: Engine) -> None:
-    """Let `run_reserved` look for recorded results on `engine`, whose connections are in autocommit."""
-    global _reader
-    journal = _instance()._sys_db
-    reader = copy.copy(journal)
-    reader.engine = engine.execution_options(**journal.engine.get_execution_options())
-    _reader = (journal, reader)
+def shorten_ways(engine: Engine) -> None:
+    """Let `run_reserved` look and record on `engine`, whose connections are in autocommit; after the launch."""
+    global _journal
+    _journal = (_instance(), _Journal(_instance(), engine))
 
 
 def record_outcome(workflow_id: str, output: Any, *, owner: str | None) -> None:
@@ -219,19 +336,16 @@ def recover_executors(executor_ids: Iterable[str]) -> int:
     return len(handles)
 
 
-def recover_lost(executor_id: str, suspects: Iterable[str]) -> set[str]:
-    """Put workflows of this executor that nothing executes back on the internal queue.
-
-    A workflow is lost when the event loop that executed it has ended while the process lives on. Only those that
-    were suspects at the last look are put back: one that was just claimed is not active yet. Return the suspects of
-    this look.
-    """
+def idle_workflows(executor_id: str) -> set[str]:
+    """Return the workflows of this executor that nothing executes: just claimed and not begun, or lost; blocks."""
     found = DBOS.list_workflows(status="PENDING", executor_id=executor_id, load_input=False, load_output=False)
-    active = set(active_workflow_ids())
-    lost = {workflow.workflow_id for workflow in found} - active
-    for workflow_id in lost & set(suspects):
+    return {workflow.workflow_id for workflow in found} - set(active_workflow_ids())
+
+
+def recover_lost(executor_id: str, workflow_ids: Iterable[str]) -> None:
+    """Put workflows of this executor that nothing executes back on the internal queue."""
+    for workflow_id in workflow_ids:
         _instance()._sys_db.reenqueue_for_recovery(workflow_id, [executor_id], INTERNAL_QUEUE_NAME)
-    return lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,10 +533,11 @@ async def _in_pool(function: Callable[..., T], *arguments: Any, **named: Any) ->
     return await asyncio.get_running_loop().run_in_executor(_instance()._executor, call)
 
 
-def _journal_of(instance: DBOS) -> SystemDatabase:
-    if _reader is None or _reader[0] is not instance._sys_db:
-        return instance._sys_db
-    return _reader[1]
+def _journal_of(instance: DBOS) -> _Journal:
+    if _journal is None or _journal[0] is not instance:
+        shorten_ways(instance._sys_db.engine.execution_options(isolation_level="AUTOCOMMIT"))
+    assert _journal is not None
+    return _journal[1]
 
 
 def _value_of(recorded: RecordedResult, serializer: Any) -> Any:
@@ -448,6 +563,12 @@ def _check(function: Callable[..., Any], parameters: list[str]) -> None:
             "timestep works with dbos>=3.4,<3.5; install that"
         )
 
+
+if (_columns := {column.name for column in SystemSchema.operation_outputs.c}) != _OUTPUT_COLUMNS:
+    raise ImportError(
+        f"A step's row of DBOS has the columns {sorted(_columns)}, expected {sorted(_OUTPUT_COLUMNS)}: this version of "
+        "timestep works with dbos>=3.4,<3.5; install that"
+    )
 
 _check(dbos_dbos._SharedExecutor.__init__, ["self", "executor"])
 _check(dbos_context.get_local_dbos_context, [])

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from dbos import DBOSClient
+from dbos import DBOS, DBOSClient
 
 from timestep.errors import UnsupportedError
 from timestep.settings import Settings
@@ -52,6 +52,9 @@ def engine() -> Engine:
     return found
 
 
+_left: set[str] = set()
+
+
 def is_engine_launched() -> bool:
     """Whether the engine of this process is launched, and does not stop."""
     return _engine is not None
@@ -78,16 +81,26 @@ def while_launched(workflow: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine
 
     @functools.wraps(workflow)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        while not is_engine_launched():
-            await asyncio.sleep(WAIT_SECONDS)
+        workflow_id = DBOS.workflow_id or ""
+        _left.discard(workflow_id)
         try:
+            while not is_engine_launched():
+                await asyncio.sleep(WAIT_SECONDS)
             return await workflow(*args, **kwargs)
         except Exception:
             if not is_engine_launched():
                 raise asyncio.CancelledError from None
             raise
+        except BaseException:
+            _left.add(workflow_id)
+            raise
 
     return guarded
+
+
+def left_workflows() -> frozenset[str]:
+    """Return the workflows that were left in the middle here: the task was cancelled, or its event loop has ended."""
+    return frozenset(_left)
 
 
 def set_launcher(launcher: Callable[[], None]) -> None:

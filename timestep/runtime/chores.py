@@ -10,6 +10,7 @@ from dbos import DBOSClient, WorkflowStatus
 
 from timestep.approvals import expire_approvals
 from timestep.durable import dbos_seam, in_flight
+from timestep.durable.engine import left_workflows
 from timestep.durable.rate_limits import note_pauses
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
@@ -37,6 +38,9 @@ EXPIRY_SECONDS = 5
 LOOSE_ENDS_SECONDS = 10
 """How often runs are compared with their workflows, and how old a run must be for it."""
 
+LOOKS_BEFORE_LOST = 12
+"""After how many looks a workflow is lost that was claimed and has not begun."""
+
 WAITING_SECONDS = 2
 """How often is looked for runs that wait for an agent which this executor knows."""
 
@@ -52,7 +56,7 @@ class Chores:
     def __init__(self, database: Database, client: DBOSClient, *, executor_id: str, version: str) -> None:
         self._database, self._client = database, client
         self._executor_id, self._version = executor_id, version
-        self._suspects: set[str] = set()
+        self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
         self._last: dict[float, float] = dict.fromkeys(SELDOM, time.monotonic())
 
@@ -109,7 +113,16 @@ class Chores:
         start_missed_ticks(self._database, self._client)
 
     def _recover_lost(self) -> None:
-        self._suspects = dbos_seam.recover_lost(self._executor_id, self._suspects)
+        """Put back what is this executor's and what nothing executes.
+
+        At the second look in a row what was left in the middle; after many what was claimed and has not begun. A crowd
+        that is claimed at once begins one by one, and who is put back too soon calls its model twice.
+        """
+        left = left_workflows()
+        idle = dbos_seam.idle_workflows(self._executor_id)
+        self._idle = {workflow_id: self._idle.get(workflow_id, 0) + 1 for workflow_id in idle}
+        lost = [each for each, looks in self._idle.items() if looks >= (2 if each in left else LOOKS_BEFORE_LOST)]
+        dbos_seam.recover_lost(self._executor_id, lost)
 
     def _tie_loose_ends(self) -> None:
         """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up.

@@ -214,7 +214,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         _catch_up(database, client)
         DBOS.launch()
         dbos_seam.separate_tool_threads(settings.tool_threads)
-        dbos_seam.read_without_transactions(database.autocommit_engine)
+        dbos_seam.shorten_ways(database.autocommit_engine)
         set_engine(
             Engine(
                 settings=settings,
