@@ -49,6 +49,8 @@ PIECE_SECONDS = 0.02
 AT_ONCE = 50
 TOPIC = "decision"
 GATE = "gate"
+FIRST_PIECE_SECONDS = 1.0
+"""What a model thinks before it speaks; a reader who connects later reads what is stored."""
 
 
 class Clerk(Model):
@@ -74,6 +76,7 @@ class Speaker(Model):
         raise NotImplementedError("it only streams")
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(FIRST_PIECE_SECONDS)
         for _ in range(PIECES):
             yield ResponseTextDeltaEvent.model_construct(type="response.output_text.delta", delta=f"{time.time()} ")
             await asyncio.sleep(PIECE_SECONDS)

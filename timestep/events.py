@@ -90,8 +90,8 @@ async def _read(
     run_id: str, from_offset: int, *, raw: bool, waits: bool, database: Database | None, client: DBOSClient | None
 ) -> AsyncGenerator[Event]:
     database = database or await open_current_database()
-    progress = await _wait_for_row(database, run_id)
-    async with _connected(database, client) as connected:
+    async with _connected(database, client) as connected:  # first, so that a reader who was there early is ready
+        progress = await _wait_for_row(database, run_id)
         source: _Stream | _Journal = _Journal(connected, run_id)
         if progress.is_streamed:
             source = _Stream(connected, database, run_id)

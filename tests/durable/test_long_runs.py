@@ -10,6 +10,7 @@ from agents.testing import function_call
 from turns import Turns
 
 from timestep import Session, approve, register_agents, run_agent_workflow, wait_run
+from timestep.durable import run
 from timestep.settings import current_settings
 
 
@@ -49,6 +50,21 @@ async def test_a_long_run_goes_on_in_new_segments_and_nobody_notices(engine: Any
     assert [(row["kind"], row["segment"]) for row in kinds] == [("final", 3)]
     for segment in ("", "~2", "~3"):
         assert len(engine.steps(new_id + segment)) <= 6
+
+
+async def test_segments_are_shorter_where_the_history_is_long_and_end_there_again_in_a_replay(
+    engine: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "FULL_SEGMENTS_TURNS", 3)
+    done: list[int] = []
+    agent = counting(done, turns=7)
+    register_agents(agent)
+    result = await run_agent_workflow(agent, "Go", workflow_id=new_id, max_turns=20)
+
+    assert (result.output, done) == ("done", list(range(1, 8)))
+    turns = "select segment, count(*)::int as turns from timestep.usage where run_id = %s group by 1 order by 1"
+    assert [(row["segment"], row["turns"]) for row in engine.query(turns, new_id)] == [(1, 3), (2, 3), (3, 1), (4, 1)]
+    assert [run._turns_of_segment(50, before=before) for before in (0, 3, 4, 15, 1000)] == [50, 50, 37, 10, 1]  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_the_snapshot_of_an_interruption_stays(engine: Any, new_id: str) -> None:

@@ -40,6 +40,9 @@ from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
 
+FULL_SEGMENTS_TURNS = 100
+"""Turns of a run after which its segments become shorter."""
+
 
 class NotResumable(Exception):
     """The snapshot from which a segment starts cannot be used by today's code; its cause says why."""
@@ -204,11 +207,20 @@ async def _run(
         "hooks": entry.hooks,
     }
     before = agents_seam.turns_of(run_input) if isinstance(run_input, RunState) else 0
-    last_turn = before + (stored.request.max_turns_per_segment or max_turns)
+    last_turn = before + _turns_of_segment(stored.request.max_turns_per_segment or max_turns, before=before)
     if last_turn >= max_turns:
         return await Runner.run(entry.agent, run_input, **options)
     scope.is_quiet = not scope.segment.stream
     return await _run_until(last_turn, scope, entry, run_input, options)
+
+
+def _turns_of_segment(limit: int, *, before: int) -> int:
+    """Return how many turns a segment has after `before` others: the fewer the longer the history that each one reads.
+
+    A turn costs the SDK time in proportion to the history, in a replay too. So a recovery takes the same time whenever
+    it comes. The number follows from the snapshot alone: a replay ends the segment where the first execution did.
+    """
+    return limit if before <= FULL_SEGMENTS_TURNS else max(1, limit * FULL_SEGMENTS_TURNS // before)
 
 
 async def _run_until(
