@@ -41,7 +41,8 @@ MEANINGS = {
     "rate_limits": "Requests and tokens a minute by model, prefix or host, for all executors of the database: "
     "`requests_per_minute`, `tokens_per_minute`; JSON in the variable. See "
     "[rate limits](../how-to/limits.md#rate-limits-of-models).",
-    "max_turns_per_segment": "Turns after which a run goes on in a new segment, so that little is replayed; fewer in a long run.",
+    "max_turns_per_segment": "Turns after which a run goes on in a new segment, so that little is replayed; fewer in a "
+    "long run.",
     "approval_expires_seconds": "How long an approval waits for a person; for ever when absent.",
     "approval_on_expiry": "What happens to an approval that nobody decided: `reject` the call, or `fail` the run.",
 }

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +19,8 @@ from command_line import Shop
 
 from timestep.cli.batch import read_batch
 from timestep.errors import InvalidInputError
+
+LIMIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +106,59 @@ def test_a_batch_is_run_once_however_often_it_is_started(shop: Shop, worker: Non
     assert shop.call(*words).returncode == 4
     assert len(path.read_text().splitlines()) == 3
     assert len(shop.bodies()) == bodies, "the runs are known"
+
+
+def until(shop: Shop, name: str, *, lines: int) -> None:
+    """Wait until a file has so many lines."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    path = shop.folder / name
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert time.monotonic() < deadline, f"{name} has not got {lines} lines"
+        time.sleep(0.02)
+
+
+def test_ctrl_c_leaves_the_runs_of_a_batch_to_the_executors(shop: Shop, worker: None) -> None:
+    (shop.folder / "held.jsonl").write_text('"order 1"\n{"input_items": "order 99", "session_id": "carl"}\n')
+    words = ("run", "--batch", "held.jsonl", "--agent", "support")
+    with shop.start(*words) as process:
+        until(shop, "held.results.jsonl", lines=1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, out) == (130, "")
+    assert err == "The runs go on in the executors; the same command again waits for the rest.\n"
+
+    shop.release()
+    again = shop.call(*words)
+    assert (again.returncode, again.stdout) == (0, "2 runs: 2 succeeded\n")
+    assert "1 of 2 runs are in held.results.jsonl.\n" in again.stderr
+
+
+def test_a_terminal_sees_how_far_a_batch_is(shop: Shop, worker: None) -> None:
+    (shop.folder / "shown.jsonl").write_text('"order 1"\n"order 2"\n')
+    screen, end = pty.openpty()
+    words = (sys.executable, "-m", "timestep", "run", "--batch", "shown.jsonl", "--agent", "support")
+    environment = shop.environment | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(words, cwd=shop.folder, env=environment, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        seen = b""
+        with contextlib.suppress(OSError):  # the last one has closed the terminal
+            while part := os.read(screen, 4096):
+                seen += part
+    os.close(screen)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert re.search(r"runs .*0/2", text), text
+    assert "  results:  shown.results.jsonl" in text
+
+
+def test_a_run_that_waits_for_its_session_says_who_has_it(shop: Shop, worker: None) -> None:
+    for run_id in ("holds", "waits"):
+        shop.call("run", "order 99", "--agent", "support", "--session", "dora", "--id", run_id, "--detach")
+    shown = shop.call("runs", "show", "waits").stdout
+    shop.release()
+    assert "waits for its turn in the session dora: the run holds has it\n" in shown
+    assert shop.call("runs", "result", "waits", "--wait", "60").returncode == 0
+    assert "waits for its turn" not in shop.call("runs", "show", "waits").stdout
 
 
 @pytest.mark.parametrize(

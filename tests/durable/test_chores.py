@@ -55,6 +55,7 @@ class Place:
         self.chores._tie_loose_ends()  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
 
     def resume_waiting(self) -> None:
+        self.chores._look()  # pyright: ignore[reportPrivateUsage]
         self.chores._resume_waiting_for_agents()  # pyright: ignore[reportPrivateUsage] - the one that is tested
 
     def states(self, run_id: str, workflow_id: str | None = None) -> tuple[str | None, str | None]:

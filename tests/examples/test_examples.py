@@ -47,6 +47,7 @@ SAID = {
         "plain    gpt-5.2 of OpenAI: you said 'Hello'\ndurable  gpt-5.2 of OpenAI: you said 'Hello'",
         "plain    gpt-oss:20b of Ollama: you said 'Hello'\ndurable  gpt-oss:20b of Ollama: you said 'Hello'",
     ],
+    "queue_a_batch": ["mail-2: mail 1 of yours: 'Please", "mail-3: mail 2 of yours: 'And the bill?'"],
     "recover_after_a_crash": ["the process ended with -9", "succeeded: The order is done: paid, booked, sent"],
     "save_here_resume_elsewhere": [
         "waits for refund",

@@ -14,8 +14,9 @@ from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import RunRequest
 from timestep.store.approvals import list_approvals
 from timestep.store.connection import Database, open_database
+from timestep.store.look import look
 from timestep.store.run_states import check_unclaimed, claim_for_run, note_resumed
-from timestep.store.runs import insert_run, list_runs, runs_waiting_for_agents, unfinished_segments
+from timestep.store.runs import insert_run, list_runs, unfinished_segments
 
 HISTORY = (
     "insert into timestep.runs "
@@ -57,7 +58,7 @@ def insert_claiming_run(connection: sa.Connection) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        pytest.param(lambda c: runs_waiting_for_agents(c, ["agent-1", "agent-2"]), id="waiting for agents"),
+        pytest.param(lambda c: look(c, ["agent-1", "agent-2"]), id="the look of each second"),
         pytest.param(lambda c: unfinished_segments(c, older_than_seconds=10), id="unfinished segments"),
         pytest.param(lambda c: check_unclaimed(c, 1, by=None), id="check of a claim"),
         pytest.param(lambda c: note_resumed(c, 1, by=None), id="claim"),

@@ -153,10 +153,12 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     from timestep.cli.waiting import waiting_lines
     from timestep.runs import full_run_id, list_steps
     from timestep.store.approvals import open_approvals
+    from timestep.store.queues import find_place
     from timestep.store.runs import get_stored_run
 
     with open_desk() as desk:
         run = desk.database.run_sync(get_stored_run, full_run_id(desk.database, run_id)).run
+        place = desk.database.run_sync(find_place, run.run_id) if run.status == "queued" else None
         trace = trace_of(run, list_steps(desk.client, run))
         asked = desk.database.run_sync(open_approvals, run.run_id)
         executors = desk.live_executors(run.agent)
@@ -168,6 +170,9 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
         emit(f"waiting for rate limit {clean(run.waits_for)}, began {format_time(run.waits_since, time_style)}")
     for line in waiting_lines(run, asked):
         emit(line)
+    if place is not None and place.is_waiting:
+        holder = f"the run {place.holder} has it" if place.holder else "its time has not come"
+        emit(f"waits for its turn in the session {run.session_id}: {holder}")
     if run.status == "queued" and not executors:
         emit(f"no live executor has the agent {run.agent!r}: start one with `timestep worker MODULE`")
     rows = [row for node in trace for row in _rows(node, run, time_style, depth=0)]

@@ -21,13 +21,11 @@ from timestep.records import RunStatus
 from timestep.runs import cancel_run, resume_run
 from timestep.serializer import encode_error
 from timestep.store.connection import Database
+from timestep.store.look import Look, look
 from timestep.store.queues import mend_sessions
-from timestep.store.rate_limits import list_pauses
 from timestep.store.runs import (
     mark_cancelled,
     mark_failed,
-    overdue_runs,
-    runs_waiting_for_agents,
     unfinished_segments,
 )
 from timestep.store.segments import enqueue_missing
@@ -41,10 +39,7 @@ LOOSE_ENDS_SECONDS = 10
 LOOKS_BEFORE_LOST = 12
 """After how many looks a workflow is lost that was claimed and has not begun."""
 
-WAITING_SECONDS = 2
-"""How often is looked for runs that wait for an agent which this executor knows."""
-
-SELDOM = (WAITING_SECONDS, EXPIRY_SECONDS, LOOSE_ENDS_SECONDS)
+SELDOM = (EXPIRY_SECONDS, LOOSE_ENDS_SECONDS)
 
 BATCH_RUNS = 1000
 """How many runs are compared at once: Postgres takes 65,535 parameters."""
@@ -56,15 +51,14 @@ class Chores:
     def __init__(self, database: Database, client: DBOSClient, *, executor_id: str, version: str) -> None:
         self._database, self._client = database, client
         self._executor_id, self._version = executor_id, version
+        self._seen = Look()
         self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
         self._last: dict[float, float] = dict.fromkeys(SELDOM, time.monotonic())
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
-        chores = [self._cancel_overdue, self._interrupt_cancelled, self._look_at_pauses]
-        if self._is_time(WAITING_SECONDS):
-            chores.append(self._resume_waiting_for_agents)
+        chores = [self._look, self._cancel_overdue, self._resume_waiting_for_agents, self._interrupt_cancelled]
         if self._is_time(EXPIRY_SECONDS):
             chores.append(self._expire_approvals)
         if self._is_time(LOOSE_ENDS_SECONDS):
@@ -78,8 +72,14 @@ class Chores:
         self._last[seconds] = now
         return True
 
+    def _look(self) -> None:
+        """Look what there is to do; of pauses all calls hear here, so that those without a limit need not ask."""
+        self._seen = Look()
+        self._seen = self._database.run_sync(look, registered_names())
+        note_pauses(self._seen.pauses)
+
     def _cancel_overdue(self) -> None:
-        for run_id in self._database.run_sync(overdue_runs):
+        for run_id in self._seen.overdue:
             try:
                 cancel_run(self._database, self._client, run_id, reason=TIMEOUT)
             except RunStateError:
@@ -93,10 +93,8 @@ class Chores:
             in_flight.interrupt(dbos_seam.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
-        agents = registered_names()
-        waiting = self._database.run_sync(runs_waiting_for_agents, agents, limit=BATCH_RUNS) if agents else []
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
-        ids = [segment_id(run_id, segment) for run_id, segment in waiting]
+        ids = [segment_id(run_id, segment) for run_id, segment in self._seen.waiting]
         statuses = self._statuses_of(ids)
         parked = [each for each in ids if statuses.get(each) == "CANCELLED"]
         if parked:  # executors of the version that parked them do not know the agents
@@ -104,10 +102,6 @@ class Chores:
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0], is_bound=True)
-
-    def _look_at_pauses(self) -> None:
-        """Hear of the models whose provider wants no call for a while, so that calls without a limit need not ask."""
-        note_pauses(self._database.run_sync(list_pauses))
 
     def _start_missed_ticks(self) -> None:
         start_missed_ticks(self._database, self._client)

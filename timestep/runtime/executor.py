@@ -262,6 +262,8 @@ class Executor:
                 self._versions.look(live)
 
         self._do(connection, look_at_versions)
+        if not self._takes_runs and any(each.takes_runs and each.version == self._version for each in live):
+            return  # who takes runs takes them over too; this process only when nobody else is there
         for each in gone:
             if self._try_lock(each.id):
                 try:

@@ -122,11 +122,6 @@ values (:key, clock_timestamp() + make_interval(secs => :seconds))
 on conflict (key) do update set paused_until = greatest(l.paused_until, excluded.paused_until)
 """)
 
-_PAUSES = sa.text("""
-select key, cast(extract(epoch from paused_until - clock_timestamp()) as float8)
-from timestep.rate_limits where paused_until > clock_timestamp()
-""")
-
 
 @one_statement
 def take(
@@ -159,9 +154,3 @@ def settle_tokens(connection: sa.Connection, seconds: dict[str, float]) -> None:
 def pause(connection: sa.Connection, key: str, *, seconds: float) -> None:
     """Let no call of a limit begin for a while. May be repeated; a pause that is longer stays."""
     connection.execute(_PAUSE, {"key": key, "seconds": seconds})
-
-
-@one_statement
-def list_pauses(connection: sa.Connection) -> dict[str, float]:
-    """Return the limits that are paused, and for how many seconds more."""
-    return {row[0]: row[1] for row in connection.execute(_PAUSES)}

@@ -30,24 +30,11 @@ select id, segment, status from (
    where status = 'cancelled' and finished_at > now() - interval '1 hour' and id > :after
    order by id limit :limit)) as found
 order by id limit :limit""")
-_OVERDUE = sa.text("""
-select id, true from timestep.runs where status = 'running' and deadline_at <= now()
-union all
-select timestep.advance_session(session_id)::text, false from (
-  select session_id from timestep.session_queue q
-  where is_waiting and start_after <= now() and not exists (
-    select 1 from timestep.session_queue h where h.session_id = q.session_id and not h.is_waiting)
-  group by session_id order by hashtextextended(session_id, 0)) as due""")
-
 _UNFINISHED_CHILDREN = sa.text("""
 with recursive below as (
   select id, status from timestep.runs where parent_run_id = :run_id
   union select child.id, child.status from timestep.runs child join below on child.parent_run_id = below.id)
 select id from below where status <> all(:finished) order by id""")
-_WAITING_FOR_AGENTS = sa.text("""
-select id, segment from timestep.runs
-where status = 'interrupted' and reason = 'agent_not_registered' and agent = any(:agents)
-order by session_place, created_at limit :limit""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,25 +212,6 @@ def mark_failed(connection: sa.Connection, run_id: str, *, reason: str, error: d
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status.in_(("running", "queued")))
     change = {"status": "failed", "reason": reason, "error": error, "finished_at": sa.func.now()}
     return connection.execute(statement.values(change)).rowcount == 1
-
-
-@one_statement
-def overdue_runs(connection: sa.Connection) -> list[str]:
-    """Return the running runs that have reached their time limit.
-
-    In the same statement, for every executor asks this each second, runs whose delay is over are started, if nobody has
-    their session.
-    """
-    return [run_id for run_id, is_overdue in connection.execute(_OVERDUE) if is_overdue]
-
-
-@one_statement
-def runs_waiting_for_agents(
-    connection: sa.Connection, agents: Sequence[str], *, limit: int = 1000
-) -> list[tuple[str, int]]:
-    """Return id and segment of runs that no executor could take because it did not know their agent."""
-    found = connection.execute(_WAITING_FOR_AGENTS, {"agents": list(agents), "limit": limit})
-    return [(run_id, segment) for run_id, segment in found]
 
 
 @one_statement
