@@ -113,7 +113,7 @@ def test_what_is_recorded_or_unknown_is_looked_for(monkeypatch: pytest.MonkeyPat
     assert known.is_owned_still
     now[0] += 2 * dbos_seam.OWNED_SECONDS
     assert not known.is_owned_still
-    known.is_owned()
+    known.is_owned(now[0])
     assert known.is_owned_still
 
     assert not Known().is_new(3)

@@ -44,16 +44,37 @@ class Door:
 async def test_what_comes_during_a_round_is_asked_in_the_next_one(pool: ThreadPoolExecutor) -> None:
     door = Door()
     rounds = Rounds(door, pool)
-    first = asyncio.create_task(rounds.settles(0))
+    first = asyncio.create_task(rounds.settle(0))
     await asyncio.to_thread(door.has_come.wait)
-    others = [asyncio.create_task(rounds.settles(number)) for number in range(1, MOST_IN_A_ROUND + 2)]
+    others = [asyncio.create_task(rounds.settle(number)) for number in range(1, MOST_IN_A_ROUND + 2)]
     await asyncio.sleep(0)
     door.is_open.set()
 
     assert await first
-    assert await asyncio.gather(*others) == [number % 2 == 0 for number in range(1, MOST_IN_A_ROUND + 2)]
+    found = await asyncio.gather(*others)
+    assert [at is not None for at in found] == [number % 2 == 0 for number in range(1, MOST_IN_A_ROUND + 2)]
     assert door.rounds == [[0], list(range(1, MOST_IN_A_ROUND + 1)), [MOST_IN_A_ROUND + 1]]
-    assert await rounds.settles(2)
+    assert await rounds.settle(2)
+
+
+async def test_one_after_the_other_goes_on_so_that_a_crowd_dissolves(pool: ThreadPoolExecutor) -> None:
+    door, log = Door(), list[str]()
+    rounds = Rounds(door, pool)
+
+    async def go_on(name: str) -> None:
+        await rounds.settle(0)
+        log.append(f"{name} begins")
+        await asyncio.sleep(0)
+        log.append(f"{name} ends")
+
+    first = asyncio.create_task(rounds.settle(0))
+    await asyncio.to_thread(door.has_come.wait)
+    tasks = [asyncio.create_task(go_on(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    door.is_open.set()
+    await asyncio.gather(first, *tasks)
+
+    assert log == [f"{name} {verb}" for name in "abc" for verb in ("begins", "ends")]
 
 
 async def test_a_round_that_fails_settles_nothing_and_the_next_one_follows(pool: ThreadPoolExecutor) -> None:
@@ -63,14 +84,14 @@ async def test_a_round_that_fails_settles_nothing_and_the_next_one_follows(pool:
         return range(len(asked))
 
     rounds = Rounds(ask, pool)
-    assert not await rounds.settles(1)
-    assert await rounds.settles(2)
+    assert not await rounds.settle(1)
+    assert await rounds.settle(2)
 
 
 async def test_a_cancelled_question_leaves_the_others_their_answers(pool: ThreadPoolExecutor) -> None:
     door = Door()
     rounds = Rounds(door, pool)
-    first, second = (asyncio.create_task(rounds.settles(number)) for number in (0, 2))
+    first, second = (asyncio.create_task(rounds.settle(number)) for number in (0, 2))
     await asyncio.to_thread(door.has_come.wait)
     first.cancel()
     door.is_open.set()
@@ -84,15 +105,15 @@ def test_every_event_loop_has_its_own_answers_and_one_that_has_ended_none(pool: 
     rounds = Rounds(door, pool)
 
     async def ask_and_leave() -> None:
-        task = asyncio.create_task(rounds.settles(0))
+        task = asyncio.create_task(rounds.settle(0))
         await asyncio.to_thread(door.has_come.wait)
         task.cancel()
 
     asyncio.run(ask_and_leave())
     with ThreadPoolExecutor(2) as loops:
-        answers = [loops.submit(asyncio.run, rounds.settles(number)) for number in (3, 4)]
+        answers = [loops.submit(asyncio.run, rounds.settle(number)) for number in (3, 4)]
         door.is_open.set()
-        assert [answer.result(60) for answer in answers] == [False, True]
+        assert [answer.result(60) is not None for answer in answers] == [False, True]
 
 
 async def test_a_pool_that_has_ended_is_an_error_each_time(pool: ThreadPoolExecutor) -> None:
@@ -100,7 +121,7 @@ async def test_a_pool_that_has_ended_is_an_error_each_time(pool: ThreadPoolExecu
     pool.shutdown()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="after shutdown"):
-            await rounds.settles(0)
+            await rounds.settle(0)
 
 
 def agent_with(body: Callable[[], str], *, name: str = "assistant") -> Agent[Any]:
@@ -124,6 +145,12 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(SystemDatabase, "record_operation_result", noted)
     return found
+
+
+async def until(found: Sequence[Any]) -> None:
+    async with asyncio.timeout(60):
+        while not found:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_row_is_the_one_that_dbos_would_write(
@@ -180,8 +207,7 @@ async def test_a_workflow_that_somebody_holds_locked_does_not_keep_the_others(
         return "ok"
 
     locked = asyncio.create_task(run_agent_workflow(agent_with(lock), "Go", workflow_id=new_id))
-    while not alone:
-        await asyncio.sleep(0.01)
+    await until(alone)
     free = await run_agent_workflow(agent_with(lambda: "ok"), "Go", workflow_id=f"{new_id}-free")
     assert free.output == "done"
     assert alone == ["tool_call:1:act:c1"]
@@ -196,8 +222,7 @@ async def test_who_has_lost_the_workflow_records_nothing(engine: Any, new_id: st
         return "ok"
 
     task = asyncio.create_task(run_agent_workflow(agent_with(lose), "Go", workflow_id=new_id))
-    while not alone:
-        await asyncio.sleep(0.01)
+    await until(alone)
     assert alone == ["tool_call:1:act:c1"]
     launched_engine().client.cancel_workflow(new_id)  # else the call would wait for the other's result
     with pytest.raises(RunCancelledError):
@@ -208,13 +233,12 @@ async def test_who_has_lost_the_workflow_records_nothing(engine: Any, new_id: st
 async def test_a_record_that_was_committed_and_not_answered_is_known_again(
     engine: Any, new_id: str, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settles = Rounds.settles
+    settle = Rounds.settle
 
-    async def unanswered(self: Any, question: Any) -> bool:
-        assert await settles(self, question)
-        return False
+    async def unanswered(self: Any, question: Any) -> None:
+        assert await settle(self, question)
 
-    monkeypatch.setattr(Rounds, "settles", unanswered)
+    monkeypatch.setattr(Rounds, "settle", unanswered)
     result = await run_agent_workflow(agent_with(lambda: "ok"), "Go", workflow_id=new_id)
 
     assert result.output == "done"

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
-Waiting = tuple[Q, asyncio.AbstractEventLoop, "asyncio.Future[bool]"]
+Answer = asyncio.Future[float | None]
+Waiting = tuple[Q, asyncio.AbstractEventLoop, Answer]
 
 log = logging.getLogger("timestep")
 
@@ -36,10 +38,13 @@ class Rounds(Generic[Q]):
         self._waiting: list[Waiting[Q]] = []
         self._is_under_way = False
 
-    async def settles(self, question: Q) -> bool:
-        """Return whether a round settled the question. A cancelled call leaves its question in the round."""
+    async def settle(self, question: Q) -> float | None:
+        """Return when the round began that settled the question, on the monotonic clock; None when it did not.
+
+        A cancelled call leaves its question in the round.
+        """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bool] = loop.create_future()
+        answer: Answer = loop.create_future()
         with self._lock:
             if not self._is_under_way:
                 self._pool.submit(self._work)
@@ -50,16 +55,17 @@ class Rounds(Generic[Q]):
     def _work(self) -> None:
         while round := self._next_round():
             settled: Collection[int] = ()
+            began_at = time.monotonic()
             try:
                 settled = self._ask([question for question, _, _ in round])
             except Exception as error:  # noqa: BLE001 - each asks alone then, and hears what is wrong
                 log.debug("A round of %d was not settled: %s", len(round), error)
-            answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[bool], bool]]] = {}
+            answers: dict[asyncio.AbstractEventLoop, list[tuple[Answer, float | None]]] = {}
             for number, (_, loop, answer) in enumerate(round):
-                answers.setdefault(loop, []).append((answer, number in settled))
+                answers.setdefault(loop, []).append((answer, began_at if number in settled else None))
             for loop, its in answers.items():
                 with contextlib.suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(_give, its)
+                    loop.call_soon_threadsafe(_give, loop, iter(its))
 
     def _next_round(self) -> list[Waiting[Q]]:
         with self._lock:
@@ -68,7 +74,13 @@ class Rounds(Generic[Q]):
             return found
 
 
-def _give(answers: Sequence[tuple[asyncio.Future[bool], bool]]) -> None:
-    for answer, is_settled in answers:
+def _give(loop: asyncio.AbstractEventLoop, answers: Iterator[tuple[Answer, float | None]]) -> None:
+    """Give an answer, and the next one when the loop comes round again.
+
+    Given all at once, a crowd would go on in turns, and each of it would be ready when the last one is.
+    """
+    for answer, settled_at in answers:
         if not answer.done():
-            answer.set_result(is_settled)
+            answer.set_result(settled_at)
+            loop.call_soon(_give, loop, answers)
+            return
