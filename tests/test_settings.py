@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from timestep import settings as settings_module
 from timestep.errors import SettingsError
-from timestep.records import RateLimit, SettingValue
+from timestep.records import QueueLimits, RateLimit, SettingValue
 from timestep.settings import (
     Settings,
     current_settings,
@@ -299,6 +299,29 @@ def test_rate_limits_of_a_file_are_shown_and_refused_by_their_key(resolve: Resol
         with pytest.raises(SettingsError, match=r"timestep\.rate_limits is") as caught:
             resolve()
         assert says in caught.value.hint
+
+
+def test_queues_come_from_a_file_or_the_environment(resolve: Resolve, tmp_path: Path) -> None:
+    write_config(tmp_path, "timestep: {queues: {reports: {global_concurrency: 2, rate_limit: 50}, plain: }}")
+    assert resolve().queues == {"reports": QueueLimits(global_concurrency=2, rate_limit=50), "plain": QueueLimits()}
+    assert resolve({"TIMESTEP_QUEUES": '{"mails": {}}'}).queues == {"mails": QueueLimits()}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("reports", "a mapping such as"),
+        ('["reports"]', "a mapping such as"),
+        ('{"reports": 2}', "a mapping such as"),
+        ('{"reports": {"concurrency": 2}}', "not 'concurrency' as 'reports' has"),
+        ('{"reports": {"global_concurrency": 0}}', "of 'reports': "),
+        ('{"_dbos_x": {}}', "of '_dbos_x': "),
+    ],
+)
+def test_what_is_no_queue_is_refused_with_the_form(resolve: Resolve, value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match="TIMESTEP_QUEUES") as caught:
+        resolve({"TIMESTEP_QUEUES": value})
+    assert says in caught.value.hint
 
 
 def test_a_boolean_is_no_number(resolve: Resolve) -> None:

@@ -137,6 +137,17 @@ def test_each_event_loop_of_a_program_can_use_the_engine(database: Any) -> None:
     assert [asyncio.run(run()) for _ in range(3)] == ["one", "two", "three"]
 
 
+def test_the_queues_of_the_settings_are_made(database: Any, settings_of_module: pytest.MonkeyPatch) -> None:
+    settings_of_module.setenv("TIMESTEP_QUEUES", '{"reports": {"global_concurrency": 2, "rate_limit": 50}}')
+    try:
+        ensure_dbos_launched()
+    finally:
+        settings_of_module.delenv("TIMESTEP_QUEUES")
+
+    [made] = database.query("select concurrency, rate_limit_max from dbos.queues where name = 'reports'")
+    assert made == {"concurrency": 2, "rate_limit_max": 50}
+
+
 def test_a_run_whose_event_loop_has_ended_goes_on_in_this_process(database: Any, new_id: str) -> None:
     bodies: list[str] = []
 

@@ -124,6 +124,19 @@ async def test_a_pool_that_has_ended_is_an_error_each_time(pool: ThreadPoolExecu
             await rounds.settle(0)
 
 
+async def test_a_pool_that_ends_before_the_round_begins_leaves_nobody_waiting() -> None:
+    pool, is_open = ThreadPoolExecutor(1), threading.Event()
+    pool.submit(is_open.wait, 60)
+    rounds = Rounds(Door(), pool)
+    tasks = [asyncio.create_task(rounds.settle(number)) for number in (0, 2)]
+    await asyncio.sleep(0)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*tasks) == [None, None]
+    is_open.set()
+
+
 def agent_with(body: Callable[[], str], *, name: str = "assistant") -> Agent[Any]:
     @function_tool
     def act() -> str:

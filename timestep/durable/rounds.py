@@ -11,9 +11,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, Generic, TypeVar
 
 Q = TypeVar("Q")
 Answer = asyncio.Future[float | None]
@@ -46,11 +46,17 @@ class Rounds(Generic[Q]):
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
         with self._lock:
-            if not self._is_under_way:
-                self._pool.submit(self._work)
-                self._is_under_way = True
+            work = None if self._is_under_way else self._pool.submit(self._work)
+            self._is_under_way = True
             self._waiting.append((question, loop, answer))
+        if work is not None:
+            work.add_done_callback(self._end)
         return await answer
+
+    def _end(self, work: Future[None]) -> None:
+        if work.cancelled():  # the pool was ended before the round began
+            while round := self._next_round():
+                _tell(round, {})
 
     def _work(self) -> None:
         while round := self._next_round():
@@ -60,18 +66,23 @@ class Rounds(Generic[Q]):
                 settled = self._ask([question for question, _, _ in round])
             except Exception as error:  # noqa: BLE001 - each asks alone then, and hears what is wrong
                 log.debug("A round of %d was not settled: %s", len(round), error)
-            answers: dict[asyncio.AbstractEventLoop, list[tuple[Answer, float | None]]] = {}
-            for number, (_, loop, answer) in enumerate(round):
-                answers.setdefault(loop, []).append((answer, began_at if number in settled else None))
-            for loop, its in answers.items():
-                with contextlib.suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(_give, loop, iter(its))
+            _tell(round, dict.fromkeys(settled, began_at))
 
     def _next_round(self) -> list[Waiting[Q]]:
         with self._lock:
             found, self._waiting = self._waiting[:MOST_IN_A_ROUND], self._waiting[MOST_IN_A_ROUND:]
             self._is_under_way = bool(found)
             return found
+
+
+def _tell(round: Sequence[Waiting[Any]], settled: Mapping[int, float]) -> None:
+    """Give each question its answer, in its own event loop: when it was settled, by its number, or None."""
+    answers: dict[asyncio.AbstractEventLoop, list[tuple[Answer, float | None]]] = {}
+    for number, (_, loop, answer) in enumerate(round):
+        answers.setdefault(loop, []).append((answer, settled.get(number)))
+    for loop, its in answers.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(_give, loop, iter(its))
 
 
 def _give(loop: asyncio.AbstractEventLoop, answers: Iterator[tuple[Answer, float | None]]) -> None:
