@@ -71,14 +71,17 @@ def test_a_run_that_waits_for_a_person_holds_nobody_and_goes_on_before_the_other
 
 
 def test_three_executors_together_keep_to_a_rate_limit(drill: Drill) -> None:
-    executors(drill, 3, limits={"rate_limit": 4, "rate_period_seconds": 2})
+    executors(drill, 3, limits={"rate_limit": 4, "rate_period_seconds": 2, "worker_concurrency": 1})
     names = [f"run-{number}" for number in range(12)]
     drill.start("walker_queue", runs=[{"input_items": "walk", "workflow_id": name} for name in names]).end()
     wait_until(lambda: finished(drill) == len(names), "all are done")
 
-    rows = drill.rows("select started_at_epoch_ms from dbos.workflow_status where queue_name = 'walks' order by 1")
+    rows = drill.rows(
+        "select started_at_epoch_ms, executor_id from dbos.workflow_status where queue_name = 'walks' order by 1"
+    )
     starts = [row[0] for row in rows]
     assert len(starts) == len(names)
+    assert len({row[1] for row in rows}) > 1, "one at a time, no executor takes them all"
     assert all(
         later - earlier > 2000 for earlier, later in zip(starts, itertools.islice(starts, 4, None), strict=False)
     )
