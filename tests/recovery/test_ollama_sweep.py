@@ -24,6 +24,8 @@ sys.path.append(str(HERE.parent / "models"))  # where the server is installed
 from aimock_server import journal_of, serve_aimock  # noqa: E402
 
 DEFAULT_POINTS = "10"
+BATCH = 24
+"""Runs that are held at once."""
 MODEL_TURNS = 13
 """Five of the desk and the clerk, two of each of the four sub-agents."""
 
@@ -53,17 +55,18 @@ def test_no_finished_turn_is_asked_for_again_wherever_the_executor_is_killed(dri
 
     every, wanted = comparison.points_of(history), os.environ.get("TIMESTEP_OLLAMA_SWEEP_POINTS", DEFAULT_POINTS)
     chosen = every if wanted == "all" else comparison.spread(every, int(wanted))
-    stops = {f"run-{point.replace(' ', '-')}": point for point in chosen}
-    before = len(drill.lines())
-    child = drill.start("sweep", stops=stops, runs=list(stops), ollama_url=url)
-    comparison.wait_stopped(drill, child, stops, after=before)
-    child.kill()
-    at_kill, recorded = len(drill.lines()), {run: comparison.journal(drill, run) for run in stops}
-    drill.start("sweep", runs=list(stops), ollama_url=url).end()
+    for first in range(0, len(chosen), BATCH):
+        stops = {f"run-{point.replace(' ', '-')}": point for point in chosen[first : first + BATCH]}
+        before = len(drill.lines())
+        child = drill.start("sweep", stops=stops, runs=list(stops), ollama_url=url)
+        comparison.wait_stopped(drill, child, stops, after=before)
+        child.kill()
+        at_kill, recorded = len(drill.lines()), {run: comparison.journal(drill, run) for run in stops}
+        drill.start("sweep", runs=list(stops), ollama_url=url).end()
+        for run in stops:
+            assert not comparison.repeated(drill.lines()[at_kill:], run, recorded[run]), run
+            assert left_by(drill, run) == reference, run
 
     lines = drill.lines()
-    for run in stops:
-        assert not comparison.repeated(lines[at_kill:], run, recorded[run]), run
-        assert left_by(drill, run) == reference, run
     asked = collections.Counter(line["run"] for line in lines if line["what"] == "start" and line["kind"] == "model")
-    assert len(journal_of(url)) == asked.total() >= MODEL_TURNS * (len(stops) + 1)
+    assert len(journal_of(url)) == asked.total() >= MODEL_TURNS * (len(chosen) + 1)
