@@ -5,8 +5,8 @@
 On an embedded Postgres of its own, `timestep worker --processes N` executes `--runs` runs at once. A model takes
 `--seconds` for each turn and asks for one tool, so that at the ideal `runs / seconds` turns end each second. What is
 reached is the sum of the rates of the runs, each from the end of its third turn to the end of its last but one: all are
-under way then. They begin at once, in a crowd; the figure with the first turns is printed beside it. Turns in a window of
-time would not do: at the ideal the crowd would stay one.
+under way then. They begin at once, in a crowd; the figure with the first turns is printed beside it. Turns in a window
+of time would not do: at the ideal the crowd would stay one.
 
 Floor: 0.9 of the ideal with two processes. Exit code 1 when it is broken.
 """
