@@ -32,7 +32,7 @@ def serve_aimock(answers: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    words = [node, str(CLI), "-p", str(port), "-f", str(answers), "--chunk-size", "6", "--strict"]
+    words = [node, str(CLI), "-p", str(port), "-f", str(answers), "--chunk-size", "6", "--strict", "--journal-max", "0"]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         try:

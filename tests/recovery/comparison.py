@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from timestep.ids import segment_id
+from timestep.ids import STEP_CLOSE_STREAM, segment_id
 
 if TYPE_CHECKING:
     from drill import Child, Drill
@@ -82,7 +82,8 @@ def points_of(history: Journal) -> list[str]:
     points = ["start before", "start uncommitted", "start after"]
     for step, name in sorted(history):
         body = "body stock" if ":stock:call" in name else f"body {step}"
-        points += [f"begin {step}", body, f"end {step}", f"recorded {step}"]
+        inside = [] if name == STEP_CLOSE_STREAM else [body, f"end {step}"]
+        points += [f"begin {step}", *inside, f"recorded {step}"]
     return [*points, "close before", "close uncommitted", "close after", "finished"]
 
 

@@ -1,8 +1,9 @@
 """Let this process be stopped at every step boundary, inside every step and around the two transactions of a segment.
 
 A point is named `begin 5`, `body 5`, `end 5`, `recorded 5` for step id 5: before it begins, inside its body, after its
-body and before its record, after its record. `start` and `close` are the transactions: `start before`, `start
-uncommitted`, `start after`. A point belongs to a workflow: `run`, or `run~2` for its second segment.
+body and before its record, after its record. The step of DBOS that closes the stream has the first and the last.
+`start` and `close` are the transactions: `start before`, `start uncommitted`, `start after`. A point belongs to a
+workflow: `run`, or `run~2` for its second segment.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import side_log
-from dbos import StepReservation
+from dbos import DBOS, StepReservation
+from dbos import _context as dbos_context
 
 from timestep.durable import dbos_seam, resume, start
 from timestep.durable.gate import Gate
@@ -27,6 +29,7 @@ def install() -> None:
     """Put the points in place, in a process that only tests run."""
     _watch_gate()
     _watch_steps()
+    _watch_streams()
     _watch_transactions()
     _watch_claims()
 
@@ -82,6 +85,21 @@ async def _watched(
         side_log.write("kept", run, step=step)
     await side_log.stop_at(run, f"recorded {step}")
     return result
+
+
+def _watch_streams() -> None:
+    close_stream = DBOS.close_stream_async
+
+    async def watched(key: str) -> None:
+        run = str(DBOS.workflow_id)
+        context = dbos_context.get_local_dbos_context()
+        assert context is not None
+        step = context.function_id + 1
+        await side_log.stop_at(run, f"begin {step}")
+        await close_stream(key)
+        await side_log.stop_at(run, f"recorded {step}")
+
+    DBOS.close_stream_async = watched  # type: ignore[method-assign]
 
 
 def _watch_transactions() -> None:
