@@ -35,7 +35,6 @@ from place import Place, folder, place_for
 import timestep
 
 FLOOR = 0.9
-QUEUE = "many"
 WARM_TURNS = 3
 
 
@@ -109,24 +108,25 @@ def measure(place: Place, processes: int, runs: int, turns: int, seconds: float)
     """Return turns per second, their part of the ideal, and memory per run."""
     for path in folder().glob("turns-*.txt"):
         path.unlink()
+    queue = f"many-{processes}"
     alive = "select count(*) from timestep.executors where free_since is null and position('many' in agents::text) > 0"
     with workers(processes) as parent:
         wait_for(lambda: place.rows(alive)[0][0] >= processes)
         before = memory_bytes(parent)
         # Without the limit of each process the one that looks first takes them all.
-        timestep.create_queue(QUEUE, worker_concurrency=-(-runs // processes))
+        timestep.create_queue(queue, worker_concurrency=-(-runs // processes))
         timestep.queue_many(
             (
                 {"input_items": f"{turns} {seconds} {number}", "workflow_id": f"{processes}-{number}"}
                 for number in range(runs)
             ),
             "many",
-            queue_name=QUEUE,
+            queue_name=queue,
             max_turns=turns + 1,
         )
         wait_for(lambda: len(turns_ended().get(1, ())) == runs)
         after = memory_bytes(parent)
-        wait_for(lambda: len(turns_ended().get(turns, ())) == runs)
+        wait_for(lambda: place.rows("select count(*) from timestep.runs where finished_at is null") == [(0,)])
     ended = turns_ended()
     last = ended[turns - 1]
 

@@ -11,6 +11,7 @@ from agents import Agent
 from agents.testing import ScriptedModel
 from dbos import DBOSClient
 
+from timestep.durable import engine
 from timestep.durable.gate import Gate
 from timestep.durable.registry import register_agents
 from timestep.embedded_postgres import EmbeddedPostgres
@@ -83,20 +84,32 @@ def test_what_was_claimed_in_a_crowd_has_time_to_begin(place: Place, monkeypatch
     idle = {"left", "claimed"}
     monkeypatch.setattr(chores_module.dbos_seam, "idle_workflows", lambda _: set(idle))
     monkeypatch.setattr(chores_module.dbos_seam, "recover_lost", lambda _, ids: put_back.append(sorted(ids)))
-    monkeypatch.setattr(chores_module, "left_workflows", lambda: frozenset({"left"}))
+    monkeypatch.setattr(chores_module.dbos_seam, "active_workflow_ids", lambda: [])
+    monkeypatch.setattr(engine, "_left", {"left"})
 
     look = place.chores._recover_lost  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
     look()
     idle.add("new")
     look()
     assert put_back == [[], ["left"]]
-    idle -= {"left", "new"}
+    idle -= {"left", "new"}  # put back; another executor may have it
     for _ in range(chores_module.LOOKS_BEFORE_LOST - 3):
         look()
     idle.add("new")
     assert not any(put_back[2:])
     look()
     assert put_back[-1] == ["claimed"]
+
+
+def test_what_was_left_is_remembered_as_long_as_it_may_be_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores_module.dbos_seam, "idle_workflows", lambda _: {"left"})
+    monkeypatch.setattr(chores_module.dbos_seam, "recover_lost", lambda *_: None)
+    monkeypatch.setattr(chores_module.dbos_seam, "active_workflow_ids", lambda: ["just being left"])
+    monkeypatch.setattr(engine, "_left", {"left", "just being left", "cancelled long ago"})
+
+    place.chores._recover_lost()  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
+
+    assert engine.left_workflows() == {"left", "just being left"}
 
 
 def test_more_runs_are_compared_than_postgres_takes_parameters(place: Place) -> None:

@@ -57,26 +57,6 @@ async def test_what_comes_during_a_round_is_asked_in_the_next_one(pool: ThreadPo
     assert await rounds.settle(2)
 
 
-async def test_one_after_the_other_goes_on_so_that_a_crowd_dissolves(pool: ThreadPoolExecutor) -> None:
-    door, log = Door(), list[str]()
-    rounds = Rounds(door, pool)
-
-    async def go_on(name: str) -> None:
-        await rounds.settle(0)
-        log.append(f"{name} begins")
-        await asyncio.sleep(0)
-        log.append(f"{name} ends")
-
-    first = asyncio.create_task(rounds.settle(0))
-    await asyncio.to_thread(door.has_come.wait)
-    tasks = [asyncio.create_task(go_on(name)) for name in "abc"]
-    await asyncio.sleep(0)
-    door.is_open.set()
-    await asyncio.gather(first, *tasks)
-
-    assert log == [f"{name} {verb}" for name in "abc" for verb in ("begins", "ends")]
-
-
 async def test_a_round_that_fails_settles_nothing_and_the_next_one_follows(pool: ThreadPoolExecutor) -> None:
     def ask(asked: Sequence[int]) -> Collection[int]:
         if asked == [1]:

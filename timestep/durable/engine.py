@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -101,6 +101,11 @@ def while_launched(workflow: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine
 def left_workflows() -> frozenset[str]:
     """Return the workflows that were left in the middle here: the task was cancelled, or its event loop has ended."""
     return frozenset(_left)
+
+
+def forget_left(workflow_ids: Iterable[str]) -> None:
+    """Forget workflows that were left here and are not this executor's any more."""
+    _left.difference_update(workflow_ids)
 
 
 def set_launcher(launcher: Callable[[], None]) -> None:

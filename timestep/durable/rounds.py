@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
@@ -82,16 +82,10 @@ def _tell(round: Sequence[Waiting[Any]], settled: Mapping[int, float]) -> None:
         answers.setdefault(loop, []).append((answer, settled.get(number)))
     for loop, its in answers.items():
         with contextlib.suppress(RuntimeError):  # the loop was closed
-            loop.call_soon_threadsafe(_give, loop, iter(its))
+            loop.call_soon_threadsafe(_give, its)
 
 
-def _give(loop: asyncio.AbstractEventLoop, answers: Iterator[tuple[Answer, float | None]]) -> None:
-    """Give an answer, and the next one when the loop comes round again.
-
-    Given all at once, a crowd would go on in turns, and each of it would be ready when the last one is.
-    """
+def _give(answers: Iterable[tuple[Answer, float | None]]) -> None:
     for answer, settled_at in answers:
         if not answer.done():
             answer.set_result(settled_at)
-            loop.call_soon(_give, loop, answers)
-            return

@@ -7,13 +7,15 @@ result; so it travels as `StepFailure`, which is no `Exception`, and `run.py` tu
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
-from timestep.durable import dbos_seam, in_flight
+from timestep.durable import dbos_seam, in_flight, turnstile
 from timestep.durable.gate import gate
 from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, dump_checked
@@ -22,6 +24,9 @@ from timestep.serializer import decode_error, encode_error
 from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]
+
+LONG_SECONDS = 0.1
+"""After a step that took so long the run goes through the turnstile: others may have waited for the same."""
 
 
 class StepFailure(BaseException):
@@ -51,10 +56,13 @@ async def run_step(
         Halted: a person must decide first; every other step of the segment is over.
     """
     limit_bytes = segment.max_result_bytes if max_bytes is None else max_bytes
+    began_at = math.inf
 
     async def enclosed() -> tuple[Envelope, str]:
+        nonlocal began_at
         await _pass_gate(has_begun=True)  # the process may have been paused since
         segment.is_live = True
+        began_at = time.monotonic()
         try:
             envelope = await body()
             return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
@@ -68,9 +76,13 @@ async def run_step(
         raise await halt.quiet()
     halt.begin()
     try:
-        return await _run(segment, reservation, name, enclosed)
+        envelope = await _run(segment, reservation, name, enclosed)
     except Halted as halted:
         question = halted.question
+    else:
+        if time.monotonic() - began_at >= LONG_SECONDS:
+            await turnstile.go_through()
+        return envelope
     finally:
         halt.end()
     assert question is not None

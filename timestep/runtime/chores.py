@@ -10,7 +10,7 @@ from dbos import DBOSClient, WorkflowStatus
 
 from timestep.approvals import expire_approvals
 from timestep.durable import dbos_seam, in_flight
-from timestep.durable.engine import left_workflows
+from timestep.durable.engine import forget_left, left_workflows
 from timestep.durable.rate_limits import note_pauses
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
@@ -112,8 +112,9 @@ class Chores:
         At the second look in a row what was left in the middle; after many what was claimed and has not begun. A crowd
         that is claimed at once begins one by one, and who is put back too soon calls its model twice.
         """
-        left = left_workflows()
+        left, active = left_workflows(), dbos_seam.active_workflow_ids()
         idle = dbos_seam.idle_workflows(self._executor_id)
+        forget_left(left - idle - set(active))
         self._idle = {workflow_id: self._idle.get(workflow_id, 0) + 1 for workflow_id in idle}
         lost = [each for each, looks in self._idle.items() if looks >= (2 if each in left else LOOKS_BEFORE_LOST)]
         dbos_seam.recover_lost(self._executor_id, lost)
