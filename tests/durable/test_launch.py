@@ -148,6 +148,18 @@ def test_the_queues_of_the_settings_are_made(database: Any, settings_of_module: 
     assert made == {"concurrency": 2, "rate_limit_max": 50}
 
 
+def test_the_database_of_another_application_is_refused(database: Any) -> None:
+    ensure_dbos_launched()
+    cleanup_dbos()
+    database.query("update dbos.queues set application_name = 'shop'")
+
+    with pytest.raises(SettingsError, match="already registered by application 'shop'") as refused:
+        ensure_dbos_launched()
+
+    assert "PG_CONNECTION_URI" in refused.value.hint
+    assert not is_dbos_launched()
+
+
 def test_a_run_whose_event_loop_has_ended_goes_on_in_this_process(database: Any, new_id: str) -> None:
     bodies: list[str] = []
 

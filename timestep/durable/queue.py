@@ -19,7 +19,7 @@ from timestep.durable.result import DurableRunResult
 from timestep.durable.resume import continue_run
 from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
 from timestep.durable.threads import run_in_thread
-from timestep.errors import InvalidInputError
+from timestep.errors import InvalidInputError, SettingsError
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.queues import OnDuplicate, queued_run
 from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus
@@ -214,10 +214,22 @@ _declared: dict[str, QueueLimits] = {}
 
 
 def make_queues() -> None:
-    """Make the queues that the engine itself uses, those of the settings and those that were declared before."""
+    """Make the queues that the engine itself uses, those of the settings and those that were declared before.
+
+    Raises:
+        SettingsError: the database is another application's.
+    """
     client = engine().client
-    for name, limits in ((DEFAULT_QUEUE, desk.DEFAULT_LIMITS), (SEGMENT_QUEUE, desk.SEGMENT_LIMITS)):
-        desk.register(client.register_queue, name, limits, on_conflict="never_update")
+    try:
+        for name, limits in ((DEFAULT_QUEUE, desk.DEFAULT_LIMITS), (SEGMENT_QUEUE, desk.SEGMENT_LIMITS)):
+            desk.register(client.register_queue, name, limits, on_conflict="never_update")
+    except InvalidInputError as error:
+        raise SettingsError(
+            f"The application {engine().settings.name!r} cannot use the database {engine().database.display_url}: "
+            f"{str(error.__cause__).partition('. ')[0]}.",
+            hint="Each application has a database of its own: name another one in PG_CONNECTION_URI. If this one only "
+            "has a new name, take the old one, `name` in `dbos-config.yaml`, or see `dbos rename-application --help`.",
+        ) from error
     declared = {**engine().settings.queues, **_declared}
     _declared.clear()
     for name, limits in declared.items():
