@@ -12,6 +12,9 @@ LOCKED := $(VENV)/.locked
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
+# Processes that run the tests: one more than processors, since many tests wait for others.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 3) + 1)')
+
 # The tests that are quick and need no server.
 UNIT := $(wildcard tests/test_*.py) tests/contracts
 
@@ -33,7 +36,7 @@ demo: $(READY) ## Watch an agent survive kill -9: no key, no server; MODEL=local
 	@$(BIN)/timestep demo $(if $(MODEL),--model $(MODEL))
 
 test: check $(SERVERS) ## Run every check and every test.
-	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY) ## Check format, lint, types, imports and pages, and run the unit tests.
 	$(BIN)/ruff format --check --quiet .
