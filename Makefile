@@ -12,9 +12,6 @@ LOCKED := $(VENV)/.locked
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
-# Processes that run the tests: one more than processors, since many tests wait for others.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 3) + 1)')
-
 # The tests that are quick and need no server.
 UNIT := $(wildcard tests/test_*.py) tests/contracts
 
@@ -27,7 +24,7 @@ trap 'TIMESTEP_DATA_DIR=$$folder $(BIN)/timestep db stop >/dev/null 2>&1 || true
 export TIMESTEP_DATA_DIR=$$folder TIMESTEP_PROBE_LOCAL=0 OPENAI_AGENTS_DISABLE_TRACING=1 PYTHONDONTWRITEBYTECODE=1;
 endef
 
-.PHONY: help demo test check unit format reference lock clean
+.PHONY: help demo test check types rules unit format reference lock clean
 
 help: ## List the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1|/' | column -t -s '|'
@@ -35,16 +32,21 @@ help: ## List the targets.
 demo: $(READY) ## Watch an agent survive kill -9: no key, no server; MODEL=local for a real small model.
 	@$(BIN)/timestep demo $(if $(MODEL),--model $(MODEL))
 
-test: check $(SERVERS) ## Run every check and every test.
-	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n $(WORKERS) --dist loadfile
+test: $(READY) $(SERVERS) ## Run every check and every test.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types rules
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## Check format, lint, types, imports and pages, and run the unit tests.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types rules unit
+
+types: $(READY) ## Check the types.
+	$(BIN)/basedpyright
+
+rules: $(READY) ## Check format, lint, imports and the generated pages.
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
 	@$(IN_TEST_ENVIRONMENT) $(BIN)/python docs/generate_reference.py --check; $(BIN)/python docs/generate_schema.py --check
-	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -q -m 'not slow' $(UNIT)
 
 unit: $(READY) ## Run the unit tests alone.
 	@$(IN_TEST_ENVIRONMENT) $(BIN)/pytest -q -m 'not slow' $(UNIT)

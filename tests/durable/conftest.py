@@ -23,6 +23,7 @@ from timestep.durable.engine import engine as launched_engine
 from timestep.durable.registry import forget_agents
 from timestep.durable.start import read_result
 from timestep.embedded_postgres import EmbeddedPostgres
+from timestep.runtime import chores
 from timestep.store.connection import open_database
 from timestep.store.migrations import migrate
 
@@ -218,3 +219,9 @@ def until() -> Callable[[Callable[[], Any], str], Any]:
 def sql_engine(engine: Journal) -> sa.Engine:
     """The store's own connections."""
     return launched_engine().database.engine
+
+
+@pytest.fixture
+def quick_chores(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the executor compare runs with their workflows each second, not every ten."""
+    monkeypatch.setattr(chores, "LOOSE_ENDS_SECONDS", 1)

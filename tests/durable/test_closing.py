@@ -206,7 +206,7 @@ async def test_a_closing_that_fails_for_a_moment_is_made_again_and_stored_once(
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_chores")
 @pytest.mark.parametrize("table", ["usage", "run_states"])
 async def test_a_closing_that_fails_for_good_leaves_nothing_and_the_run_fails(
     engine: Any, failing: Any, table: str, new_id: str

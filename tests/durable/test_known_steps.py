@@ -49,6 +49,7 @@ async def test_the_first_attempt_of_a_run_looks_for_nothing(engine: Any, new_id:
     assert len(engine.steps(new_id)) == 5
 
 
+@pytest.mark.usefixtures("quick_chores")
 async def test_after_a_pause_a_step_looks_whether_the_run_is_still_its_own(
     engine: Any, new_id: str, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ async def test_after_a_pause_a_step_looks_whether_the_run_is_still_its_own(
     assert engine.steps(new_id) == ["model_turn:1:assistant", "tool_call:1:act:c1"]
 
 
+@pytest.mark.usefixtures("quick_chores")
 async def test_no_step_follows_one_during_which_the_run_was_cancelled(
     engine: Any, new_id: str, looks: list[str]
 ) -> None:

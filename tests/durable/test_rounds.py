@@ -209,6 +209,7 @@ async def test_a_workflow_that_somebody_holds_locked_does_not_keep_the_others(
     assert (await locked).output == "done"
 
 
+@pytest.mark.usefixtures("quick_chores")
 async def test_who_has_lost_the_workflow_records_nothing(engine: Any, new_id: str, alone: list[str]) -> None:
     def lose() -> str:
         engine.query("update dbos.workflow_status set owner_xid = 'another' where workflow_uuid = %s", new_id)

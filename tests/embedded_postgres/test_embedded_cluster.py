@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -203,7 +204,8 @@ def test_initdb_killed_with_its_caller_leaves_nothing_half_made(drill, until):
     family = psutil.Process(child.popen.pid).children(recursive=True)
     child.popen.kill()
     for process in family:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            process.kill()
     child.popen.communicate()
     assert not (drill.directory / "data").exists()
     assert serves(drill)

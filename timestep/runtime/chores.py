@@ -39,8 +39,6 @@ LOOSE_ENDS_SECONDS = 10
 LOOKS_BEFORE_LOST = 12
 """After how many looks a workflow is lost that was claimed and has not begun."""
 
-SELDOM = (EXPIRY_SECONDS, LOOSE_ENDS_SECONDS)
-
 BATCH_RUNS = 1000
 """How many runs are compared at once: Postgres takes 65,535 parameters."""
 
@@ -54,7 +52,8 @@ class Chores:
         self._seen = Look()
         self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
-        self._last: dict[float, float] = dict.fromkeys(SELDOM, time.monotonic())
+        self._began_at = time.monotonic()
+        self._last: dict[float, float] = {}
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
@@ -67,7 +66,7 @@ class Chores:
 
     def _is_time(self, seconds: float) -> bool:
         now = time.monotonic()
-        if now - self._last[seconds] < seconds:
+        if now - self._last.get(seconds, self._began_at) < seconds:
             return False
         self._last[seconds] = now
         return True
