@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -15,16 +17,13 @@ from timestep.durable.turnstile import CALM_SECONDS, ROUNDS_BETWEEN, Turnstile
 
 
 class Clock:
-    """The event loop of the test, with a clock that stands."""
+    """One that stands."""
 
     def __init__(self) -> None:
-        self.now, self.loop = 0.0, asyncio.get_running_loop()
+        self.now = 0.0
 
-    def time(self) -> float:
+    def __call__(self) -> float:
         return self.now
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loop, name)
 
 
 def has_gone(turnstile: Turnstile) -> bool:
@@ -38,7 +37,7 @@ def has_gone(turnstile: Turnstile) -> bool:
 
 
 async def test_who_comes_alone_does_not_wait() -> None:
-    clock: Any = Clock()
+    clock = Clock()
     stile = Turnstile(clock)
     assert has_gone(stile)
     clock.now += CALM_SECONDS
@@ -48,7 +47,7 @@ async def test_who_comes_alone_does_not_wait() -> None:
 
 
 async def test_a_crowd_goes_through_in_its_order_and_one_is_far_when_the_next_follows() -> None:
-    stile, log = Turnstile(asyncio.get_running_loop()), list[str]()
+    stile, log = Turnstile(), list[str]()
 
     async def go_on(name: str) -> None:
         await stile.go_through()
@@ -63,7 +62,7 @@ async def test_a_crowd_goes_through_in_its_order_and_one_is_far_when_the_next_fo
 
 
 async def test_who_is_cancelled_holds_nobody_up() -> None:
-    clock: Any = Clock()
+    clock = Clock()
     stile = Turnstile(clock)
     await stile.go_through()
     first, second, third, fourth = (asyncio.create_task(stile.go_through()) for _ in range(4))
@@ -78,6 +77,18 @@ async def test_who_is_cancelled_holds_nobody_up() -> None:
         await asyncio.sleep(0)
     clock.now += CALM_SECONDS
     assert has_gone(stile)
+
+
+def test_a_loop_that_has_ended_is_not_kept() -> None:
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def pass_by() -> None:
+        loops.add(asyncio.get_running_loop())
+        await asyncio.gather(turnstile.go_through(), turnstile.go_through())
+
+    asyncio.run(pass_by())
+    gc.collect()
+    assert not loops
 
 
 class Slow(Model):

@@ -8,8 +8,10 @@ later than before, and the crowd draws itself apart.
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 
 ROUNDS_BETWEEN = 16
 """How often the loop comes round before the next one goes on. From a model's answer to its next question a run needs
@@ -20,19 +22,19 @@ CALM_SECONDS = 0.005
 
 
 class Turnstile:
-    """That of one event loop."""
+    """That of one event loop, which it does not hold: it would keep a loop that has ended in memory."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._calm_from = loop.time()
+        self._calm_from = clock()
 
     async def go_through(self) -> None:
         """Return when it is this task's turn, in the order in which they came; at once for one that comes alone."""
-        if not self._waiting and self._loop.time() >= self._calm_from:
+        if not self._waiting and self._clock() >= self._calm_from:
             self._has_gone()
             return
-        turn = self._loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         if len(self._waiting) == 1:
             self._come_round(ROUNDS_BETWEEN)
@@ -40,7 +42,7 @@ class Turnstile:
 
     def _come_round(self, left: int) -> None:
         if left:
-            self._loop.call_soon(self._come_round, left - 1)
+            asyncio.get_running_loop().call_soon(self._come_round, left - 1)
             return
         while (turn := self._waiting.popleft()).done():  # its task was cancelled
             if not self._waiting:
@@ -51,7 +53,7 @@ class Turnstile:
             self._come_round(ROUNDS_BETWEEN)
 
     def _has_gone(self) -> None:
-        self._calm_from = self._loop.time() + CALM_SECONDS
+        self._calm_from = self._clock() + CALM_SECONDS
 
 
 _turnstiles: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = weakref.WeakKeyDictionary()
@@ -61,5 +63,5 @@ async def go_through() -> None:
     """Go through the turnstile of the running event loop."""
     loop = asyncio.get_running_loop()
     if (turnstile := _turnstiles.get(loop)) is None:
-        turnstile = _turnstiles[loop] = Turnstile(loop)
+        turnstile = _turnstiles[loop] = Turnstile()
     await turnstile.go_through()
