@@ -119,10 +119,10 @@ def desk(database: Database, shop_of_module: Shop, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_a_run_that_waits_is_decided_and_goes_on_in_a_worker(shop: Shop) -> None:
-    waiting = shop.call("run", "money back", "--agent", "shop:clerk", "--id", "paid-back")
-    assert (waiting.returncode, waiting.stdout) == (5, "")
-    command = next(line.split() for line in waiting.stderr.splitlines() if "approvals approve" in line)
-    assert "  timestep worker shop\n" in waiting.stderr
+    asked = shop.call("run", "money back", "--agent", "shop:clerk", "--id", "paid-back")
+    assert (asked.returncode, asked.stdout) == (5, "")
+    command = next(line.split() for line in asked.stderr.splitlines() if "approvals approve" in line)
+    assert "  timestep worker shop\n" in asked.stderr
     decided = shop.call(*command[1:], "--by", "ann@shop")
     assert (decided.returncode, decided.stdout) == (0, "")
     assert decided.stderr == (
@@ -419,17 +419,17 @@ def test_the_second_decision_is_told_who_was_first(desk: Desk) -> None:
 
 
 def test_what_changed_since_it_was_read_is_not_approved(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from timestep.cli import waiting
+    from timestep.cli.runs import asked
 
     desk.waiting("order-43", {})
-    find = waiting.find_asked
+    find = asked.find_asked
 
     def find_and_change(*given: Any, **more: Any) -> Approval:
         found = find(*given, **more)
         desk.execute(sa.update(approvals).values(arguments='{"order": 8}', arguments_digest="other"))
         return found
 
-    monkeypatch.setattr(waiting, "find_asked", find_and_change)
+    monkeypatch.setattr(asked, "find_asked", find_and_change)
     for verb in ("approve", "reject"):
         desk.execute(sa.update(approvals).values(arguments_digest="first"))
         ended = desk.call("approvals", verb, "order-43")

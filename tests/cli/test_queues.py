@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from command_line import Shop
 
-from timestep.cli.batch import read_batch
+from timestep.cli.run_batch import read_batch
 from timestep.errors import InvalidInputError
 
 LIMIT_SECONDS = 60

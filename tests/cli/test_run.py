@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from command_line import Shop
 
-from timestep.cli.follow import AnswerPrinter
-from timestep.cli.modules import is_reference
+from timestep.cli.find_agents import is_reference
+from timestep.cli.runs.follow import AnswerPrinter
 from timestep.records import Run
 
 TURN = r"turn {}  model tiny-1  \d+\.\d s  1,234 tok"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from timestep.cli.decide import by_option, take_decision
 from timestep.cli.output import (
     clean,
     coloured,
@@ -21,6 +20,7 @@ from timestep.cli.output import (
     json_option,
     note,
 )
+from timestep.cli.runs.decide import by_option, take_decision
 from timestep.records import Approval, ApprovalStatus, Run
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def list_command(run_id: str | None, is_all: bool, limit: int, as_json: bool) ->
     Example:
       timestep approvals list --run order-43 --all
     """
-    from timestep.cli.desk import open_desk
-    from timestep.cli.waiting import short_id, summary
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.asked import short_id, summary
     from timestep.runs import full_run_id
     from timestep.store.approvals import list_approvals
 
@@ -114,8 +114,8 @@ def show(approval_id: str, as_json: bool) -> None:
     Example:
       timestep approvals show 3f2a91c0
     """
-    from timestep.cli.desk import open_desk
-    from timestep.cli.waiting import commands, find_asked
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.asked import commands, find_asked
     from timestep.store.approvals import open_approvals
     from timestep.store.runs import get_stored_run
 

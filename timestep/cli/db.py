@@ -10,12 +10,7 @@ from pathlib import Path
 
 import click
 
-from timestep.cli.database import (
-    DatabaseState,
-    embedded_server,
-    look_at_database,
-    open_settings_database,
-)
+from timestep.cli.database_checks import DatabaseState, embedded_server, look_at_database, open_settings_database
 from timestep.cli.errors import ExitCode
 from timestep.cli.output import emit, emit_json, emit_table, json_option, note
 from timestep.errors import DatabaseNotReadyError, EmbeddedPostgresError, InvalidInputError

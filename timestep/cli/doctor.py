@@ -156,7 +156,7 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _check_database() -> Iterator[Check]:
-    from timestep.cli.database import look_at_database
+    from timestep.cli.database_checks import look_at_database
 
     try:
         settings = resolve_settings()
@@ -185,7 +185,7 @@ def _check_schemas(settings: Settings) -> Iterator[Check]:
     import sqlalchemy as sa
     from sqlalchemy import exc
 
-    from timestep.cli.database import open_without_starting
+    from timestep.cli.database_checks import open_without_starting
     from timestep.ids import DBOS_SCHEMA
     from timestep.store.executors import list_live_executors
     from timestep.store.migrations import stored_revision

@@ -30,7 +30,7 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep executors list --json
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.executors import list_executors
 
     with open_desk() as desk:

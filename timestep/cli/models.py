@@ -108,7 +108,7 @@ async def _check(name: str, *, timeout_seconds: float, module: str | None, is_qu
 
 def _provider(module: str | None) -> ModelProvider:
     if module is not None:
-        from timestep.cli.modules import load_module
+        from timestep.cli.find_agents import load_module
 
         load_module(module)
     from timestep.models.multi_model import default_model_provider

@@ -39,7 +39,7 @@ def list_command(as_json: bool) -> None:
     Example:
       timestep queues list
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.queues import list_queues
 
     with open_desk() as desk:
@@ -65,7 +65,7 @@ def show(name: str, as_json: bool) -> None:
     Example:
       timestep queues show reports
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.queues import get_queue
 
     with open_desk() as desk:
@@ -98,7 +98,7 @@ def create(name: str, replace: bool, as_json: bool, **limits: Any) -> None:
       timestep queues create reports --global-concurrency 2
       timestep queues create reports --rate-limit 50 --rate-period-seconds 60 --replace
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.queues import create_queue, get_queue
 
     given = QueueLimits(**{limit: value for limit, value in limits.items() if value is not None})
@@ -157,7 +157,7 @@ def delete(name: str, as_json: bool) -> None:
     Example:
       timestep queues delete reports
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.queues import delete_queue
 
     with open_desk() as desk:
@@ -192,7 +192,7 @@ def _state(queue: Queue) -> str:
 
 
 def _change(name: str, verb: Any, *, as_json: bool, done: str, before: str) -> None:
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.queues import get_queue
 
     with open_desk() as desk:

@@ -23,7 +23,7 @@ from timestep.records import RunRequest
 if TYPE_CHECKING:
     from agents import Agent
 
-    from timestep.cli.desk import Desk
+    from timestep.cli.connect import Desk
     from timestep.store.connection import Database
     from timestep.store.executors import Executor
     from timestep.store.runs import StoredRun
@@ -89,7 +89,7 @@ def command(
       timestep run "Tell me a story" --model ollama/gpt-oss:20b
       timestep run --batch questions.jsonl --agent support
     """
-    from timestep.cli.modules import is_reference
+    from timestep.cli.find_agents import is_reference
 
     if (batch is None) == (text is None):
         raise click.UsageError("Give TEXT or --batch FILE." if text is None else "Give TEXT or --batch FILE, not both.")
@@ -120,10 +120,10 @@ def _text_of(text: str) -> str:
 
 
 def _run_here(options: Options, reference: str) -> ExitCode:
-    from timestep.cli.ending import show_ending
-    from timestep.cli.follow import AnswerPrinter
-    from timestep.cli.modules import load_agent
+    from timestep.cli.find_agents import load_agent
     from timestep.cli.quiet import quieten
+    from timestep.cli.runs.ending import show_ending
+    from timestep.cli.runs.follow import AnswerPrinter
     from timestep.durable.engine import engine
     from timestep.durable.registry import register_on_the_way
     from timestep.runtime import cleanup_dbos, ensure_dbos_launched
@@ -145,7 +145,7 @@ def _run_here(options: Options, reference: str) -> ExitCode:
 
 async def _execute(options: Options, agent: Agent[Any], module: str, printer: Any) -> StoredRun:
     """Execute the run and print it until it has ended. After Ctrl-C, or the wait, this process ends here."""
-    from timestep.cli.follow import follow_run
+    from timestep.cli.runs.follow import follow_run
     from timestep.durable.engine import engine
     from timestep.durable.start import run_agent_workflow
 
@@ -222,8 +222,8 @@ def _run_batch(
     path: Path, results: Path | None, agent: str | None, prefix: str | None, shared: dict[str, Any],
     is_detached: bool, wait_seconds: float | None, as_json: bool,
 ) -> ExitCode:  # fmt: skip
-    from timestep.cli.batch import read_batch, run_batch
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
+    from timestep.cli.run_batch import read_batch, run_batch
 
     with open_desk() as desk:
         name = agent if agent is not None else _only_agent(desk)
@@ -232,9 +232,9 @@ def _run_batch(
 
 
 def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
-    from timestep.cli.desk import open_desk
-    from timestep.cli.ending import show_ending
-    from timestep.cli.follow import AnswerPrinter, follow_run
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.ending import show_ending
+    from timestep.cli.runs.follow import AnswerPrinter, follow_run
 
     with open_desk() as desk:
         is_bare = options.agent is None and options.model is not None and not is_detached and not options.queue_name

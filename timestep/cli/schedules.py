@@ -12,7 +12,7 @@ from timestep.cli.output import TimeStyle, emit, emit_json, emit_table, format_t
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
 
 if TYPE_CHECKING:
-    from timestep.cli.desk import Desk
+    from timestep.cli.connect import Desk
 
 SHOWN_RUNS = 5
 """How many runs `show` prints."""
@@ -53,7 +53,7 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep schedules list --time iso
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import list_schedules
 
     with open_desk() as desk:
@@ -92,7 +92,7 @@ def show(name: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep schedules show nightly-report
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.runs import find_runs
     from timestep.schedules import get_schedule
 
@@ -149,7 +149,7 @@ def create(
     Example:
       timestep schedules create nightly "0 6 * * 1-5" "Write the report." --agent reporter --timezone Europe/Berlin
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import save_schedule
 
     request = RunRequest(run_id="", agent=agent, input_items=text, session_id=session_id)
@@ -175,7 +175,7 @@ def pause(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules pause nightly-report
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import pause_schedule
 
     with open_desk() as desk:
@@ -193,7 +193,7 @@ def resume(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules resume nightly-report
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import resume_schedule
 
     with open_desk() as desk:
@@ -213,7 +213,7 @@ def delete(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules delete nightly-report
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import delete_schedule
 
     with open_desk() as desk:
@@ -231,7 +231,7 @@ def trigger(name: str) -> None:
     Example:
       timestep schedules trigger nightly-report
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import get_schedule, trigger_schedule
 
     with open_desk() as desk:
@@ -254,7 +254,7 @@ def backfill(name: str, start: datetime, end: datetime) -> None:
     Example:
       timestep schedules backfill nightly-report --from 2026-11-01 --to 2026-11-08
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.schedules import backfill_schedule, get_schedule
 
     with open_desk() as desk:

@@ -60,7 +60,7 @@ def command(by: UsageKey, since: datetime, as_json: bool) -> None:
     Example:
       timestep usage --by agent --since 24h
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.store.usage import sum_usage
 
     with open_desk() as desk:

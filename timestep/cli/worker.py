@@ -49,7 +49,7 @@ def command(context: click.Context, modules: tuple[str, ...], processes: int, pa
         from timestep.cli.processes import keep_running
 
         context.exit(keep_running(modules, processes))
-    from timestep.cli.modules import register_modules
+    from timestep.cli.find_agents import register_modules
     from timestep.cli.quiet import quieten
     from timestep.runtime import cleanup_dbos, drain, ensure_dbos_launched
 

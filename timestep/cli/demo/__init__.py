@@ -24,10 +24,10 @@ from timestep.cli.output import coloured, emit, emit_json, json_option
 from timestep.errors import TimestepError
 
 if TYPE_CHECKING:
+    from timestep.cli.connect import Desk
     from timestep.cli.demo.proof import Count, Kill
     from timestep.cli.demo.screen import Screen
     from timestep.cli.demo.side_log import LogLine, SideLog
-    from timestep.cli.desk import Desk
 
 NEEDED_BODIES = 15
 """Bodies that the scripted run needs: 7 model calls, 7 tool calls, a handoff. For choosing when to kill alone."""
@@ -112,7 +112,7 @@ def command(context: click.Context, seed: int | None, kills: int, asked: str | N
 
 
 def _introduce(seed: int, kills: int, model: str) -> None:
-    from timestep.cli.database import look_at_database
+    from timestep.cli.database_checks import look_at_database
     from timestep.settings import current_settings
 
     times = {0: "not killed this time", 1: "killed (kill -9) at a random step and started again"}.get(
@@ -134,7 +134,7 @@ def _introduce(seed: int, kills: int, model: str) -> None:
 
 def _play(drama: Drama, kills: int, folder: Path) -> None:
     """Start the run's process, kill it, and start it again, until the run has its answer."""
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
 
     known: frozenset[int] = frozenset()
     with _started(drama, folder, known) as first, open_desk() as desk:

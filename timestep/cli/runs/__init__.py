@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from timestep.cli.decide import answer, raise_limits, settle
 from timestep.cli.output import (
     TimeStyle,
     clean,
@@ -23,11 +22,12 @@ from timestep.cli.output import (
     note,
     time_option,
 )
+from timestep.cli.runs.decide import answer, raise_limits, settle
 from timestep.errors import RunStateError
 from timestep.records import RUN_STATUSES, Run, RunStatus, Step
 
 if TYPE_CHECKING:
-    from timestep.cli.trace import Node
+    from timestep.cli.runs.trace import Node
 
 LONGEST_EXCERPT = 200
 """Characters of an input, an output or a result in a table."""
@@ -82,7 +82,7 @@ def list_command(
       timestep runs list --status failed --agent support
       timestep runs list --stranded
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.runs import find_runs
 
     if stranded:
@@ -118,7 +118,7 @@ def list_command(
 
 
 def _list_stranded(limit: int, *, as_json: bool) -> None:
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.executors import list_stranded_runs
 
     with open_desk() as desk:
@@ -148,9 +148,9 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep runs show order-43
     """
-    from timestep.cli.desk import open_desk
-    from timestep.cli.trace import trace_of
-    from timestep.cli.waiting import waiting_lines
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.asked import waiting_lines
+    from timestep.cli.runs.trace import trace_of
     from timestep.runs import full_run_id, list_steps
     from timestep.store.approvals import open_approvals
     from timestep.store.queues import find_place
@@ -192,7 +192,7 @@ def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep runs steps order-43 --json
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.runs import full_run_id, list_steps
     from timestep.store.runs import get_stored_run
 
@@ -239,8 +239,8 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
     Example:
       timestep runs result order-43 --wait 60
     """
-    from timestep.cli.desk import open_desk
-    from timestep.cli.ending import show_ending
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.ending import show_ending
     from timestep.runs import SETTLED, full_run_id, wait_run
     from timestep.store.runs import get_stored_run
 
@@ -280,8 +280,8 @@ def tail(context: click.Context, run_id: str, as_json: bool, from_offset: int, r
       timestep runs tail order-43
       timestep runs tail order-43 --json --from-offset 12
     """
-    from timestep.cli.desk import open_desk
-    from timestep.cli.tail import tail_run
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.tail import tail_run
     from timestep.runs import full_run_id
 
     if raw and not as_json:
@@ -303,7 +303,7 @@ def cancel(run_ids: tuple[str, ...], children: bool) -> None:
     Example:
       timestep runs cancel order-43
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.runs import cancel_run, full_run_id
 
     with open_desk() as desk:
@@ -323,7 +323,7 @@ def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
     Example:
       timestep runs resume order-43 --max-turns 30
     """
-    from timestep.cli.desk import open_desk
+    from timestep.cli.connect import open_desk
     from timestep.runs import full_run_id, resume_run
 
     with open_desk() as desk:
@@ -339,8 +339,8 @@ for verb in (answer, settle, raise_limits):
 
 
 def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
-    from timestep.cli.ending import error_text
-    from timestep.cli.trace import turns_of
+    from timestep.cli.runs.ending import error_text
+    from timestep.cli.runs.trace import turns_of
 
     turns = turns_of(trace)
     tokens = max(run.usage.input_tokens + run.usage.output_tokens, sum(node.tokens for node in trace))

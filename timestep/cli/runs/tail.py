@@ -6,11 +6,11 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
-from timestep.cli.desk import Desk
-from timestep.cli.ending import show_ending
+from timestep.cli.connect import Desk
 from timestep.cli.errors import ExitCode
-from timestep.cli.follow import AnswerPrinter, step_line
 from timestep.cli.output import clean, emit, emit_json_line, note
+from timestep.cli.runs.ending import show_ending
+from timestep.cli.runs.follow import AnswerPrinter, step_line
 from timestep.events import stream_run
 from timestep.store.runs import get_stored_run
 

@@ -24,7 +24,7 @@ from timestep.inputs import check_item
 from timestep.records import FINISHED, QueuedRun, RunRequest
 
 if TYPE_CHECKING:
-    from timestep.cli.desk import Desk
+    from timestep.cli.connect import Desk
 
 POLL_SECONDS = 0.5
 KEYS = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from timestep.cli.errors import ExitCode, show_error
 from timestep.cli.output import clean, emit, emit_json
-from timestep.cli.waiting import commands, wish
+from timestep.cli.runs.asked import commands, wish
 from timestep.records import Approval, Run
 from timestep.store.approvals import open_approvals
 from timestep.store.connection import Database

@@ -16,7 +16,7 @@ from timestep.errors import InvalidInputError
 from timestep.records import Approval, ApprovalKind, RunLimits
 
 if TYPE_CHECKING:
-    from timestep.cli.desk import Desk
+    from timestep.cli.connect import Desk
     from timestep.store.connection import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,8 +139,8 @@ def raise_limits(run_id: str, max_seconds: float | None, by: str, **limits: int 
 
 def take_decision(text: str, call_id: str | None, kinds: tuple[ApprovalKind, ...], verb: Verb) -> None:
     """Let `verb` decide the approval that a person means, and say what was decided and what happens next."""
-    from timestep.cli.desk import open_desk
-    from timestep.cli.waiting import commands, find_asked
+    from timestep.cli.connect import open_desk
+    from timestep.cli.runs.asked import commands, find_asked
     from timestep.store.approvals import open_approvals
 
     with open_desk() as desk:
@@ -156,8 +156,8 @@ def take_decision(text: str, call_id: str | None, kinds: tuple[ApprovalKind, ...
 
 
 def _tell(desk: Desk, made: Approval) -> None:
-    from timestep.cli.ending import error_text
-    from timestep.cli.waiting import call_text, commands, kind_text, wish
+    from timestep.cli.runs.asked import call_text, commands, kind_text, wish
+    from timestep.cli.runs.ending import error_text
     from timestep.store.approvals import approvals_of_segment, open_approvals
     from timestep.store.runs import get_stored_run
 
