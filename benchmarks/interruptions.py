@@ -39,7 +39,7 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseTex
 from place import Place, folder, place_for, quantiles, rss_bytes
 
 import timestep
-from timestep.serializer import JournalSerializer
+from timestep.client.serializer import JournalSerializer
 
 FLOOR_P50_MS = 300
 FLOOR_STATEMENTS = 60

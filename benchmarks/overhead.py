@@ -42,9 +42,9 @@ from agents.testing import assistant_message, function_call
 from dbos import DBOS
 
 import timestep
+from timestep.client.serializer import JournalSerializer
 from timestep.durable import dbos_seam
 from timestep.durable.engine import engine
-from timestep.serializer import JournalSerializer
 
 TURNS = 6
 TOOL_CALLS = 5

@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from timestep.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client import Client
+    from timestep.client.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
+    from timestep.client.events import stream_run
+    from timestep.client.sessions import Session
     from timestep.durable.gather import gather_runs
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from timestep.durable.tool_call import current_tool_call
     from timestep.durable.tool_policy import tool_policy
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
-    from timestep.events import stream_run
     from timestep.models.compatible import OpenAICompatibleProvider
     from timestep.models.fallback import FallbackModel
     from timestep.models.multi_model import MultiModelProvider, MultiModelProviderMap, set_default_model_provider
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         get_dbos_connection_string,
         is_dbos_launched,
     )
-    from timestep.sessions import Session
     from timestep.tools.ask_user import ask_user
     from timestep.tools.web_search import web_search
 
@@ -62,12 +62,12 @@ _HOMES = {
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
     "Schedule": "timestep.records",
-    "Session": "timestep.sessions",
+    "Session": "timestep.client.sessions",
     "SnapshotAlreadyResumed": "timestep.errors",
     "TimestepError": "timestep.errors",
     "ToolCall": "timestep.records",
-    "answer": "timestep.approvals",
-    "approve": "timestep.approvals",
+    "answer": "timestep.client.approvals",
+    "approve": "timestep.client.approvals",
     "ask_user": "timestep.tools.ask_user",
     "cleanup_dbos": "timestep.runtime",
     "configure_dbos": "timestep.runtime",
@@ -78,21 +78,21 @@ _HOMES = {
     "default_result_processor": "timestep.durable.plain",
     "ensure_dbos_launched": "timestep.runtime",
     "gather_runs": "timestep.durable.gather",
-    "get_approval": "timestep.approvals",
+    "get_approval": "timestep.client.approvals",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
-    "list_approvals": "timestep.approvals",
+    "list_approvals": "timestep.client.approvals",
     "queue_agent_workflow": "timestep.durable.queue",
     "queue_many": "timestep.durable.queue_many",
-    "raise_limits": "timestep.approvals",
+    "raise_limits": "timestep.client.approvals",
     "register_agents": "timestep.durable.registry",
     "register_serializer": "timestep.durable.journal",
-    "reject": "timestep.approvals",
+    "reject": "timestep.client.approvals",
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",
     "set_default_model_provider": "timestep.models.multi_model",
-    "settle": "timestep.approvals",
-    "stream_run": "timestep.events",
+    "settle": "timestep.client.approvals",
+    "stream_run": "timestep.client.events",
     "tool_policy": "timestep.durable.tool_policy",
     "wait_run": "timestep.durable.start",
     "web_search": "timestep.tools.web_search",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from timestep import errors
+from timestep.client.serializer import decode_error, encode_error
 from timestep.errors import TimestepError
-from timestep.serializer import decode_error, encode_error
 
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TimestepError)]
 GIVEN: dict[str, Any] = {

@@ -47,7 +47,9 @@ def test_help_of_no_command_loads_the_agents_sdk() -> None:
 
 
 def test_the_desk_works_without_the_agents_sdk() -> None:
-    assert "agents" not in modules_after("import timestep.runs, timestep.events, timestep.sessions")
+    assert "agents" not in modules_after(
+        "import timestep.client.runs, timestep.client.events, timestep.client.sessions"
+    )
 
 
 def test_every_public_name_loads_in_a_fresh_process() -> None:

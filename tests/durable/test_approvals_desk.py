@@ -1,4 +1,4 @@
-"""Decisions from outside: rows that a run waits for, decided through `timestep.approvals`, the client and plain SQL."""
+"""Decide what runs wait for from outside: `timestep.client.approvals`, the client and plain SQL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from timestep.approvals import (
+from timestep.client import Client
+from timestep.client.approvals import (
     answer,
     approve,
     expire_approvals,
@@ -23,7 +24,7 @@ from timestep.approvals import (
     reject,
     settle,
 )
-from timestep.client import Client
+from timestep.client.runs import cancel_run, connect_client, resume_run
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.errors import (
     AmbiguousCallError,
@@ -36,7 +37,6 @@ from timestep.errors import (
     RunNotFoundError,
 )
 from timestep.records import Approval, Run, RunLimits, RunRequest
-from timestep.runs import cancel_run, connect_client, resume_run
 from timestep.store.approvals import insert_approvals
 from timestep.store.connection import Database, open_database
 from timestep.store.runs import get_stored_run, insert_run

@@ -11,12 +11,12 @@ from agents import Agent
 from agents.testing import ScriptedModel
 from dbos import DBOSClient
 
+from timestep.client.runs import cancel_run, connect_client
 from timestep.durable import engine
 from timestep.durable.gate import Gate
 from timestep.durable.registry import register_agents
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import Approval, ApprovalKind, RunRequest
-from timestep.runs import cancel_run, connect_client
 from timestep.runtime import chores as chores_module
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor

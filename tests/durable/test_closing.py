@@ -13,9 +13,9 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message, function
 from agents.usage import Usage
 
 from timestep import RunStateStore, Session, run_agent_workflow, wait_run
+from timestep.client.runs import resume_run
 from timestep.durable.engine import engine as launched
 from timestep.errors import RunCancelledError, RunFailedError
-from timestep.runs import resume_run
 from timestep.store.runs import mark_cancelled
 
 FILLED_AT_THE_END = ("tool_calls", "usage", "run_states", "approvals")

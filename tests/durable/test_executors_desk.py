@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from dbos import DBOSClient
 
+from timestep.client.executors import list_executors, list_stranded_runs
+from timestep.client.queues import enqueue_run, queued_run
+from timestep.client.runs import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.executors import list_executors, list_stranded_runs
-from timestep.queues import enqueue_run, queued_run
 from timestep.records import RunRequest
-from timestep.runs import connect_client
 from timestep.store.connection import Database, open_database
 from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
 

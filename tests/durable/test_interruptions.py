@@ -30,7 +30,8 @@ from timestep import (
     tool_policy,
     wait_run,
 )
-from timestep.approvals import answer
+from timestep.client.approvals import answer
+from timestep.client.runs import cancel_run, resume_run
 from timestep.durable.engine import engine as launched
 from timestep.errors import (
     AmbiguousCallError,
@@ -40,7 +41,6 @@ from timestep.errors import (
     InvalidInputError,
     SnapshotMismatchError,
 )
-from timestep.runs import cancel_run, resume_run
 
 
 class Shop:

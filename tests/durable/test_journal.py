@@ -14,9 +14,9 @@ from dbos import DBOS, SetWorkflowID
 
 import timestep
 from timestep import run_agent_workflow
+from timestep.client.serializer import JournalSerializer
 from timestep.durable.engine import engine as launched_engine
 from timestep.errors import JournalFormatError, ResultTooLargeError, ToolResultError
-from timestep.serializer import JournalSerializer
 
 
 class Evil:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from timestep import register_serializer
+from timestep.client.serializer import JournalSerializer, decode_error, encode_error
 from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.errors import JournalFormatError, ResultTooLargeError, RunFailedError, ToolResultError
-from timestep.serializer import JournalSerializer, decode_error, encode_error
 
 TEXT = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates and NUL included
 JSON = st.recursive(

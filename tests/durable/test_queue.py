@@ -21,11 +21,11 @@ from timestep import (
     register_agents,
     run_agent_workflow,
 )
+from timestep.client.queues import get_queue, pause_queue
+from timestep.client.runs import cancel_run, resume_run
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.registry import forget_agents
 from timestep.errors import InvalidInputError, RunDuplicatedError, RunInputMismatchError, TimestepError
-from timestep.queues import get_queue, pause_queue
-from timestep.runs import cancel_run, resume_run
 
 
 def says(*texts: str, name: str = "assistant", **options: Any) -> Agent[Any]:

@@ -18,10 +18,10 @@ from turns import Turns
 
 from timestep import FallbackModel, run_agent_workflow, set_default_model_provider
 from timestep.client import Client
+from timestep.client.events import stream_run
 from timestep.durable import in_flight, rate_limits
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.gate import gate
-from timestep.events import stream_run
 from timestep.store.segments import start_segment
 
 LIMITS = {

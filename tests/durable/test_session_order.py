@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from dbos import DBOSClient
 
+from timestep.client.queues import enqueue_run, enqueue_runs, queued_run
+from timestep.client.runs import cancel_run, connect_client, resume_run
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.queues import enqueue_run, enqueue_runs, queued_run
 from timestep.records import QueuedRun, RunRequest
-from timestep.runs import cancel_run, connect_client, resume_run
 from timestep.runtime.chores import Chores
 from timestep.store.connection import Database, open_database
 from timestep.store.look import look

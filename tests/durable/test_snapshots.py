@@ -21,12 +21,12 @@ from timestep import (
     run_agent,
     run_agent_workflow,
 )
+from timestep.client.runs import cancel_run
 from timestep.durable.engine import engine as launched
 from timestep.errors import (
     InvalidInputError,
     RunStateNotFoundError,
 )
-from timestep.runs import cancel_run
 
 
 async def test_a_plain_resume_is_noted_and_a_second_one_refused(engine: Any) -> None:

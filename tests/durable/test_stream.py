@@ -18,14 +18,14 @@ from openai.types.responses import (
 )
 
 from timestep import queue_agent_workflow, register_agents, run_agent, run_agent_workflow, stream_run
-from timestep.approvals import approve
+from timestep.client.approvals import approve
+from timestep.client.events import _Attempts
+from timestep.client.runs import resume_run
 from timestep.durable import stream_writer
 from timestep.durable.engine import engine as launched_engine
 from timestep.durable.start import read_result
 from timestep.durable.stream_writer import BURST, COMMITS_PER_SECOND, Pace, StreamWriter
 from timestep.errors import InvalidInputError
-from timestep.events import _Attempts
-from timestep.runs import resume_run
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -18,6 +18,7 @@ from timestep import (
     run_agent_workflow,
     wait_run,
 )
+from timestep.client.runs import resume_run
 from timestep.durable.engine import engine as launched
 from timestep.durable.registry import forget_agents
 from timestep.errors import (
@@ -27,7 +28,6 @@ from timestep.errors import (
     SnapshotTooLargeError,
     UnsupportedError,
 )
-from timestep.runs import resume_run
 
 
 async def test_a_snapshot_of_another_agent_is_refused(engine: Any) -> None:

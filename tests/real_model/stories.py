@@ -13,9 +13,9 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from timestep.client.events import stream_run
+from timestep.client.runs import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.events import stream_run
-from timestep.runs import connect_client
 from timestep.store.connection import open_database
 
 APPLICATION = "stories"

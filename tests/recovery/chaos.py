@@ -16,9 +16,9 @@ import psycopg
 from dbos import DBOSClient
 from drill import Child, Drill
 
-from timestep import queues
-from timestep import runs as desk
-from timestep.executors import list_stranded_runs
+from timestep.client import queues
+from timestep.client import runs as desk
+from timestep.client.executors import list_stranded_runs
 from timestep.ids import segment_id
 from timestep.records import RunRequest
 from timestep.store.connection import Database, open_database

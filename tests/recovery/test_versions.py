@@ -10,7 +10,7 @@ from comparison import STEPS, WHOLE, left_by_porter
 from dbos import DBOSClient
 from drill import Child, Drill, wait_until
 
-from timestep import runs as desk
+from timestep.client import runs as desk
 from timestep.store.connection import Database, open_database
 
 

@@ -10,9 +10,9 @@ import pytest
 from agents import Agent, RunConfig, Runner, RunState, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 
+from timestep.client.sessions import Session
 from timestep.durable.run_state_store import RunStateStore
 from timestep.errors import InvalidInputError, UnsupportedError
-from timestep.sessions import Session
 from timestep.store.connection import Database
 from timestep.store.migrations import stored_revision
 from timestep.store.run_states import latest_of_run, latest_snapshot, save_snapshot

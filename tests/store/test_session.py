@@ -12,8 +12,8 @@ import pytest
 from agents import Agent, RunConfig, Runner, SessionSettings
 from agents.testing import ScriptedModel, assistant_message, function_call
 
+from timestep.client.sessions import Session
 from timestep.errors import DatabaseNotReadyError, InvalidInputError, SettingsError
-from timestep.sessions import Session
 from timestep.settings import reset_settings, resolve_settings, set_current_settings
 from timestep.store.connection import Database
 from timestep.store.current import (

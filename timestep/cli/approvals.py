@@ -61,7 +61,7 @@ def list_command(run_id: str | None, is_all: bool, limit: int, as_json: bool) ->
     """
     from timestep.cli.connect import open_desk
     from timestep.cli.runs.asked import short_id, summary
-    from timestep.runs import full_run_id
+    from timestep.client.runs import full_run_id
     from timestep.store.approvals import list_approvals
 
     with open_desk() as desk:
@@ -149,7 +149,7 @@ def approve(approval_id: str, call_id: str | None, by: str, always: bool) -> Non
       timestep approvals approve 3f2a91c0
       timestep approvals approve order-43 call_7 --always
     """
-    from timestep import approvals
+    from timestep.client import approvals
 
     def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
         return approvals.approve(
@@ -179,7 +179,7 @@ def reject(approval_id: str, call_id: str | None, by: str, reason: str | None, a
     Example:
       timestep approvals reject 3f2a91c0 --reason "Too much; ask for half."
     """
-    from timestep import approvals
+    from timestep.client import approvals
 
     def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
         return approvals.reject(

@@ -11,9 +11,9 @@ from dbos import DBOSClient
 
 from timestep.cli.db import migrate_dbos
 from timestep.cli.quiet import quieten
+from timestep.client.runs import connect_client
 from timestep.errors import DatabaseNotReadyError
 from timestep.ids import DBOS_SCHEMA
-from timestep.runs import connect_client
 from timestep.settings import current_settings
 from timestep.store.connection import Database
 from timestep.store.current import current_database, reset_current_database

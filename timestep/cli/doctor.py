@@ -261,8 +261,8 @@ def _is_current(database: Database) -> bool:
 
 def _check_stranded(database: Database, settings: Settings) -> Check:
     from timestep.cli.quiet import quieten
-    from timestep.executors import list_stranded_runs
-    from timestep.runs import connect_client
+    from timestep.client.executors import list_stranded_runs
+    from timestep.client.runs import connect_client
 
     quieten()
     client = connect_client(database, name=settings.name)

@@ -31,7 +31,7 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
       timestep executors list --json
     """
     from timestep.cli.connect import open_desk
-    from timestep.executors import list_executors
+    from timestep.client.executors import list_executors
 
     with open_desk() as desk:
         found = list_executors(desk.database)

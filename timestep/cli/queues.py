@@ -40,7 +40,7 @@ def list_command(as_json: bool) -> None:
       timestep queues list
     """
     from timestep.cli.connect import open_desk
-    from timestep.queues import list_queues
+    from timestep.client.queues import list_queues
 
     with open_desk() as desk:
         found = list_queues(desk.database, desk.client)
@@ -66,7 +66,7 @@ def show(name: str, as_json: bool) -> None:
       timestep queues show reports
     """
     from timestep.cli.connect import open_desk
-    from timestep.queues import get_queue
+    from timestep.client.queues import get_queue
 
     with open_desk() as desk:
         queue = get_queue(desk.database, desk.client, name)
@@ -99,7 +99,7 @@ def create(name: str, replace: bool, as_json: bool, **limits: Any) -> None:
       timestep queues create reports --rate-limit 50 --rate-period-seconds 60 --replace
     """
     from timestep.cli.connect import open_desk
-    from timestep.queues import create_queue, get_queue
+    from timestep.client.queues import create_queue, get_queue
 
     given = QueueLimits(**{limit: value for limit, value in limits.items() if value is not None})
     with open_desk() as desk:
@@ -125,7 +125,7 @@ def pause(name: str, as_json: bool) -> None:
     Example:
       timestep queues pause reports
     """
-    from timestep.queues import pause_queue
+    from timestep.client.queues import pause_queue
 
     _change(name, pause_queue, as_json=as_json, done="is paused", before="was paused before")
     if not as_json:
@@ -142,7 +142,7 @@ def resume(name: str, as_json: bool) -> None:
     Example:
       timestep queues resume reports
     """
-    from timestep.queues import resume_queue
+    from timestep.client.queues import resume_queue
 
     _change(name, resume_queue, as_json=as_json, done="goes on", before="was not paused")
 
@@ -158,7 +158,7 @@ def delete(name: str, as_json: bool) -> None:
       timestep queues delete reports
     """
     from timestep.cli.connect import open_desk
-    from timestep.queues import delete_queue
+    from timestep.client.queues import delete_queue
 
     with open_desk() as desk:
         delete_queue(desk.database, desk.client, name)
@@ -193,7 +193,7 @@ def _state(queue: Queue) -> str:
 
 def _change(name: str, verb: Any, *, as_json: bool, done: str, before: str) -> None:
     from timestep.cli.connect import open_desk
-    from timestep.queues import get_queue
+    from timestep.client.queues import get_queue
 
     with open_desk() as desk:
         has_changed = verb(desk.client, name)

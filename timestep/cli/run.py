@@ -300,7 +300,7 @@ def _enqueue(desk: Desk, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.queues import enqueue_run, queued_run
+    from timestep.client.queues import enqueue_run, queued_run
     from timestep.settings import current_settings
 
     queued = queued_run(_request(options, agent), application=current_settings().name, queue=options.queue_name)
@@ -324,7 +324,7 @@ def _check_same(database: Database, request: RunRequest) -> None:
     Raises:
         RunInputMismatchError: it is.
     """
-    from timestep.runs import digest_of
+    from timestep.client.runs import digest_of
     from timestep.store.runs import find_stored_run
 
     stored = database.run_sync(find_stored_run, request.run_id)

@@ -77,7 +77,7 @@ def read_batch(path: Path, *, agent: str, prefix: str | None, results: Path | No
 
 def run_batch(desk: Desk, batch: Batch, *, is_detached: bool, wait_seconds: float | None, as_json: bool) -> ExitCode:
     """Queue what is not done, and write each result when it is there; after Ctrl-C the runs go on."""
-    from timestep.queues import enqueue_runs
+    from timestep.client.queues import enqueue_runs
 
     left = [run for run in batch.runs if run.request.run_id not in batch.done]
     if len(left) < len(batch.runs):
@@ -184,7 +184,7 @@ def _json_of(line: str) -> Any:
 
 
 def _run(line: str, shared: dict[str, Any], start: str, application: str) -> QueuedRun:
-    from timestep.queues import queued_run
+    from timestep.client.queues import queued_run
 
     given = _json_of(line)
     if not isinstance(given, (str, dict)):

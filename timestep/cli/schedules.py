@@ -54,7 +54,7 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
       timestep schedules list --time iso
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import list_schedules
+    from timestep.client.schedules import list_schedules
 
     with open_desk() as desk:
         found = list_schedules(desk.client)
@@ -93,8 +93,8 @@ def show(name: str, time_style: TimeStyle, as_json: bool) -> None:
       timestep schedules show nightly-report
     """
     from timestep.cli.connect import open_desk
-    from timestep.runs import find_runs
-    from timestep.schedules import get_schedule
+    from timestep.client.runs import find_runs
+    from timestep.client.schedules import get_schedule
 
     with open_desk() as desk:
         schedule = get_schedule(desk.client, name)
@@ -150,7 +150,7 @@ def create(
       timestep schedules create nightly "0 6 * * 1-5" "Write the report." --agent reporter --timezone Europe/Berlin
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import save_schedule
+    from timestep.client.schedules import save_schedule
 
     request = RunRequest(run_id="", agent=agent, input_items=text, session_id=session_id)
     with open_desk() as desk:
@@ -176,7 +176,7 @@ def pause(names: tuple[str, ...]) -> None:
       timestep schedules pause nightly-report
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import pause_schedule
+    from timestep.client.schedules import pause_schedule
 
     with open_desk() as desk:
         for name in names:
@@ -194,7 +194,7 @@ def resume(names: tuple[str, ...]) -> None:
       timestep schedules resume nightly-report
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import resume_schedule
+    from timestep.client.schedules import resume_schedule
 
     with open_desk() as desk:
         for name in names:
@@ -214,7 +214,7 @@ def delete(names: tuple[str, ...]) -> None:
       timestep schedules delete nightly-report
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import delete_schedule
+    from timestep.client.schedules import delete_schedule
 
     with open_desk() as desk:
         for name in names:
@@ -232,7 +232,7 @@ def trigger(name: str) -> None:
       timestep schedules trigger nightly-report
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import get_schedule, trigger_schedule
+    from timestep.client.schedules import get_schedule, trigger_schedule
 
     with open_desk() as desk:
         emit(trigger_schedule(desk.database, desk.client, name))
@@ -255,7 +255,7 @@ def backfill(name: str, start: datetime, end: datetime) -> None:
       timestep schedules backfill nightly-report --from 2026-11-01 --to 2026-11-08
     """
     from timestep.cli.connect import open_desk
-    from timestep.schedules import backfill_schedule, get_schedule
+    from timestep.client.schedules import backfill_schedule, get_schedule
 
     with open_desk() as desk:
         run_ids = backfill_schedule(desk.database, desk.client, name, start=start, end=end)

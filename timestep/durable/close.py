@@ -10,6 +10,7 @@ from typing import Any
 from agents import RunResult, RunResultStreaming
 from agents.version import __version__ as sdk_version
 
+from timestep.client.serializer import encode_error
 from timestep.durable.decisions import call_id_of, digest_of_arguments
 from timestep.durable.engine import engine
 from timestep.durable.halt import error_of
@@ -22,7 +23,6 @@ from timestep.errors import (
 )
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
-from timestep.serializer import encode_error
 from timestep.store.json_text import dump_json, storable_text
 from timestep.store.runs import StoredRun
 from timestep.store.segments import Closing

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from timestep.client.serializer import json_problem
 from timestep.errors import JournalFormatError, ResultTooLargeError, ToolResultError
-from timestep.serializer import json_problem
 from timestep.store.json_text import dump_json
 
 Json = Any

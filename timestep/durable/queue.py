@@ -10,7 +10,8 @@ from typing import Any
 from agents import Agent, RunConfig
 from dbos import DBOS
 
-from timestep import queues as desk
+from timestep.client import queues as desk
+from timestep.client.queues import OnDuplicate, queued_run
 from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine, is_engine_launched
 from timestep.durable.origin import Origin, snapshot_elsewhere
@@ -21,7 +22,6 @@ from timestep.durable.start import Input, continued, entry_of, given, session_of
 from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError, SettingsError
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
-from timestep.queues import OnDuplicate, queued_run
 from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus
 from timestep.settings import current_settings
 from timestep.store.runs import get_stored_run

@@ -11,6 +11,7 @@ from typing import Any, cast
 from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
 
+from timestep.client.sessions import Session
 from timestep.durable.agents_seam import current_agent_of
 from timestep.durable.context_changes import dump_context, is_typed
 from timestep.durable.origin import Origin, origin_of, with_origin
@@ -22,7 +23,6 @@ from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
-from timestep.sessions import Session
 from timestep.settings import current_settings
 from timestep.store.json_text import dump_json
 

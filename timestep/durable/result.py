@@ -9,6 +9,8 @@ from typing import Any
 from agents import RunResult, RunResultStreaming, RunState
 from agents.usage import Usage
 
+from timestep.client.events import stored_events
+from timestep.client.serializer import decode_error
 from timestep.durable import agents_seam
 from timestep.durable.definition import reachable_agents
 from timestep.durable.engine import engine, is_engine_launched
@@ -24,10 +26,8 @@ from timestep.errors import (
     RunTimedOutError,
     UnsupportedError,
 )
-from timestep.events import stored_events
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot
-from timestep.serializer import decode_error
 from timestep.store.runs import StoredRun
 
 TIMEOUT = "timeout"

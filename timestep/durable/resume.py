@@ -13,7 +13,8 @@ from typing import Any, assert_never
 import sqlalchemy as sa
 from agents import RunState
 
-from timestep import runs
+from timestep.client import runs
+from timestep.client.runs import digest_of
 from timestep.durable.decisions import StateDecision, decisions_of_state
 from timestep.durable.engine import engine
 from timestep.durable.origin import Origin
@@ -27,7 +28,6 @@ from timestep.errors import (
     SnapshotMismatchError,
 )
 from timestep.records import Approval, RunRequest
-from timestep.runs import digest_of
 from timestep.store import approvals as store
 from timestep.store.executors import list_live_executors
 from timestep.store.queues import find_place

@@ -20,6 +20,7 @@ from agents import (
 )
 from agents.run import DEFAULT_MAX_TURNS
 
+from timestep.client.runs import ends_with_error
 from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.decisions import apply_decisions
@@ -34,7 +35,6 @@ from timestep.durable.snapshots import check_snapshot, restore_state
 from timestep.durable.step import StepFailure
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
-from timestep.runs import ends_with_error
 from timestep.store.runs import StoredRun
 from timestep.store.segments import StartedSegment
 

@@ -10,7 +10,9 @@ from typing import Any
 from agents import Agent, RunConfig
 from dbos import DBOSClient
 
-from timestep.crontab import check_crontab, next_tick
+from timestep.client.crontab import check_crontab, next_tick
+from timestep.client.runs import digest_of
+from timestep.client.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
 from timestep.durable import dbos_seam
 from timestep.durable.engine import engine, is_engine_launched
 from timestep.durable.request import build_request
@@ -19,8 +21,6 @@ from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError
 from timestep.ids import check_schedule_name
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
-from timestep.runs import digest_of
-from timestep.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
 from timestep.store.connection import Database
 
 PATIENCE = timedelta(seconds=15)

@@ -12,6 +12,8 @@ from agents import Agent, RunConfig, RunState
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
+from timestep.client.runs import SETTLED, digest_of, request_fields
+from timestep.client.runs import wait_run as wait_until
 from timestep.durable import dbos_seam, ending
 from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
@@ -27,8 +29,6 @@ from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
-from timestep.runs import SETTLED, digest_of, request_fields
-from timestep.runs import wait_run as wait_until
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
 from timestep.store.runs import StoredRun, find_stored_run, get_stored_run

@@ -15,12 +15,12 @@ from typing import Any
 from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
+from timestep.client.serializer import decode_error, encode_error
 from timestep.durable import dbos_seam, in_flight, turnstile
 from timestep.durable.gate import gate
 from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, dump_checked
 from timestep.durable.scope import Segment
-from timestep.serializer import decode_error, encode_error
 from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]

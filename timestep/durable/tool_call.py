@@ -16,6 +16,7 @@ from typing import Any
 from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
 from agents.tool_context import ToolContext
 
+from timestep.client.serializer import encode_error
 from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import StepEvents
@@ -34,7 +35,6 @@ from timestep.durable.tool_policy import (
 from timestep.durable.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall
-from timestep.serializer import encode_error
 
 log = logging.getLogger("timestep")
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from dbos import DBOS
 
+from timestep.client.runs import copy_journal, request_of
+from timestep.client.schedules import start_tick
+from timestep.client.serializer import encode_error
 from timestep.durable import dbos_seam, ending
 from timestep.durable.close import closing_of, reason_of
 from timestep.durable.engine import engine, while_launched
@@ -40,9 +43,6 @@ from timestep.ids import (
     run_of_segment,
     segment_id,
 )
-from timestep.runs import copy_journal, request_of
-from timestep.schedules import start_tick
-from timestep.serializer import encode_error
 from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 from dbos import DBOSClient, WorkflowStatus
 
-from timestep.approvals import expire_approvals
+from timestep.client.approvals import expire_approvals
+from timestep.client.runs import cancel_run, resume_run
+from timestep.client.serializer import encode_error
 from timestep.durable import dbos_seam, in_flight
 from timestep.durable.engine import forget_left, left_workflows
 from timestep.durable.rate_limits import note_pauses
@@ -18,8 +20,6 @@ from timestep.durable.schedule import start_missed_ticks
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
-from timestep.runs import cancel_run, resume_run
-from timestep.serializer import encode_error
 from timestep.store.connection import Database
 from timestep.store.look import Look, look
 from timestep.store.queues import mend_sessions

@@ -15,6 +15,8 @@ from dbos import DBOS, DBOSClient, DBOSConfig
 from dbos import error as dbos_error
 from sqlalchemy.exc import ProgrammingError
 
+from timestep.client.runs import connect_client, sqlalchemy_url
+from timestep.client.serializer import JournalSerializer, refuse_pickles
 from timestep.durable import dbos_seam, ending, runner
 from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
@@ -32,11 +34,9 @@ from timestep.errors import (
     RunStateError,
 )
 from timestep.ids import DBOS_SCHEMA, DURABLE_VERSION, SEGMENT_QUEUE
-from timestep.runs import connect_client, sqlalchemy_url
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
 from timestep.runtime.versions import Versions
-from timestep.serializer import JournalSerializer, refuse_pickles
 from timestep.settings import (
     Settings,
     current_settings,

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from dbos import DBOS, DBOSClient
 
+from timestep.client.serializer import encode_error
 from timestep.durable import dbos_seam
 from timestep.durable.dbos_seam import BoundWorkflow
 from timestep.errors import HistoryChangedError
 from timestep.ids import DURABLE_VERSION, WORKFLOW_AGENT_RUN, run_of_segment
-from timestep.serializer import encode_error
 from timestep.store.connection import Database
 from timestep.store.executors import insert_lost_executors
 from timestep.store.runs import mark_parked

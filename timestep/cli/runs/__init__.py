@@ -83,7 +83,7 @@ def list_command(
       timestep runs list --stranded
     """
     from timestep.cli.connect import open_desk
-    from timestep.runs import find_runs
+    from timestep.client.runs import find_runs
 
     if stranded:
         if statuses or agent or session_id or id_prefix:
@@ -119,7 +119,7 @@ def list_command(
 
 def _list_stranded(limit: int, *, as_json: bool) -> None:
     from timestep.cli.connect import open_desk
-    from timestep.executors import list_stranded_runs
+    from timestep.client.executors import list_stranded_runs
 
     with open_desk() as desk:
         found = list_stranded_runs(desk.database, desk.client, limit=limit)
@@ -151,7 +151,7 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     from timestep.cli.connect import open_desk
     from timestep.cli.runs.asked import waiting_lines
     from timestep.cli.runs.trace import trace_of
-    from timestep.runs import full_run_id, list_steps
+    from timestep.client.runs import full_run_id, list_steps
     from timestep.store.approvals import open_approvals
     from timestep.store.queues import find_place
     from timestep.store.runs import get_stored_run
@@ -193,7 +193,7 @@ def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
       timestep runs steps order-43 --json
     """
     from timestep.cli.connect import open_desk
-    from timestep.runs import full_run_id, list_steps
+    from timestep.client.runs import full_run_id, list_steps
     from timestep.store.runs import get_stored_run
 
     with open_desk() as desk:
@@ -241,7 +241,7 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
     """
     from timestep.cli.connect import open_desk
     from timestep.cli.runs.ending import show_ending
-    from timestep.runs import SETTLED, full_run_id, wait_run
+    from timestep.client.runs import SETTLED, full_run_id, wait_run
     from timestep.store.runs import get_stored_run
 
     with open_desk() as desk:
@@ -282,7 +282,7 @@ def tail(context: click.Context, run_id: str, as_json: bool, from_offset: int, r
     """
     from timestep.cli.connect import open_desk
     from timestep.cli.runs.tail import tail_run
-    from timestep.runs import full_run_id
+    from timestep.client.runs import full_run_id
 
     if raw and not as_json:
         raise click.UsageError("--raw needs --json: text that was replaced cannot be told from the rest.")
@@ -304,7 +304,7 @@ def cancel(run_ids: tuple[str, ...], children: bool) -> None:
       timestep runs cancel order-43
     """
     from timestep.cli.connect import open_desk
-    from timestep.runs import cancel_run, full_run_id
+    from timestep.client.runs import cancel_run, full_run_id
 
     with open_desk() as desk:
         for text in run_ids:
@@ -324,7 +324,7 @@ def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
       timestep runs resume order-43 --max-turns 30
     """
     from timestep.cli.connect import open_desk
-    from timestep.runs import full_run_id, resume_run
+    from timestep.client.runs import full_run_id, resume_run
 
     with open_desk() as desk:
         for text in run_ids:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from timestep.cli.output import clean
+from timestep.client.runs import find_runs, full_run_id
 from timestep.errors import AmbiguousCallError, ApprovalNotFoundError, InvalidInputError
 from timestep.records import Approval, ApprovalKind, Run
-from timestep.runs import find_runs, full_run_id
 from timestep.store import approvals as store
 from timestep.store.connection import Database
 from timestep.store.runs import find_stored_run, get_stored_run

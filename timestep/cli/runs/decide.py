@@ -65,7 +65,7 @@ def answer(run_id: str, text: str, call_id: str | None, by: str) -> None:
     Example:
       timestep runs answer order-43 "The blue one"
     """
-    from timestep import approvals
+    from timestep.client import approvals
 
     def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
         return approvals.answer(asked.run_id, text, by=by, approval_id=asked.id, database=database)
@@ -90,7 +90,7 @@ def settle(run_id: str, happened: str | None, did_not_happen: bool, fail: bool, 
     Example:
       timestep runs settle order-43 --happened '"paid, receipt 7"'
     """
-    from timestep import approvals
+    from timestep.client import approvals
 
     if (happened is not None) + did_not_happen + fail != 1:
         raise click.UsageError("Say one of --happened JSON, --did-not-happen and --fail.")
@@ -123,7 +123,7 @@ def raise_limits(run_id: str, max_seconds: float | None, by: str, **limits: int 
     Example:
       timestep runs raise-limits order-43 --max-turns 60
     """
-    from timestep import approvals
+    from timestep.client import approvals
 
     if max_seconds is not None and not (math.isfinite(max_seconds) and max_seconds > 0):
         raise click.UsageError(f"--max-seconds is a number above 0, not {max_seconds}.")

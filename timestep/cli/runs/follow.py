@@ -9,7 +9,7 @@ from typing import Any
 from dbos import DBOSClient
 
 from timestep.cli.output import clean, note
-from timestep.events import stream_run
+from timestep.client.events import stream_run
 from timestep.ids import kind_of_step
 from timestep.store.connection import Database
 from timestep.store.runs import StoredRun, get_stored_run

@@ -11,7 +11,7 @@ from timestep.cli.errors import ExitCode
 from timestep.cli.output import clean, emit, emit_json_line, note
 from timestep.cli.runs.ending import show_ending
 from timestep.cli.runs.follow import AnswerPrinter, step_line
-from timestep.events import stream_run
+from timestep.client.events import stream_run
 from timestep.store.runs import get_stored_run
 
 

@@ -21,10 +21,10 @@ from typing import Any
 from dbos import DBOSClient
 from dbos import error as dbos_error
 
+from timestep.client.runs import POLL_SECONDS, SETTLED, connect_client, list_segment_steps
 from timestep.errors import InvalidInputError, RunNotFoundError
 from timestep.ids import STREAM_KEY, segment_id
 from timestep.records import FINISHED, Approval, Step
-from timestep.runs import POLL_SECONDS, SETTLED, connect_client, list_segment_steps
 from timestep.settings import current_settings
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.connection import Database

@@ -10,9 +10,9 @@ from typing import Any
 
 from dbos import DBOSClient
 
-from timestep import approvals, executors, queues, runs, schedules
+from timestep.client import approvals, executors, queues, runs, schedules
+from timestep.client.events import stream_run
 from timestep.errors import InvalidInputError
-from timestep.events import stream_run
 from timestep.records import (
     FINISHED,
     USAGE_KEYS,

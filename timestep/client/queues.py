@@ -18,6 +18,7 @@ from dbos import DBOSClient
 from dbos import Queue as DbosQueue
 from dbos import error as dbos_error
 
+from timestep.client.runs import digest_of
 from timestep.errors import (
     InvalidInputError,
     QueueNotEmptyError,
@@ -27,7 +28,6 @@ from timestep.errors import (
 )
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import LARGEST_NUMBER, OneAtATime, Queue, QueuedRun, QueueLimits, RunRequest, is_whole_from_one
-from timestep.runs import digest_of
 from timestep.store import queues as store
 from timestep.store.connection import Database
 from timestep.store.run_states import claim_for_run

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient, SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
+from timestep.client.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.errors import RunNotFoundError, RunStateError
 from timestep.ids import (
     DBOS_SCHEMA,
@@ -25,7 +26,6 @@ from timestep.ids import (
     segment_id,
 )
 from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
-from timestep.serializer import JournalSerializer, encode_error, refuse_pickles
 from timestep.store import runs as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json

@@ -17,12 +17,12 @@ from typing import Any, cast
 from dbos import DBOSClient
 from dbos import error as dbos_error
 
-from timestep.crontab import check_crontab, newest_tick, next_tick, ticks_between
+from timestep.client.crontab import check_crontab, newest_tick, next_tick, ticks_between
+from timestep.client.queues import enqueue_runs, queued_run
+from timestep.client.runs import request_fields, request_of
 from timestep.errors import InvalidInputError, ScheduleNotFoundError
 from timestep.ids import WORKFLOW_SCHEDULED_RUN, check_schedule_name, check_session_id
-from timestep.queues import enqueue_runs, queued_run
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
-from timestep.runs import request_fields, request_of
 from timestep.settings import current_settings
 from timestep.store.connection import Database
 from timestep.store.runs import statuses_of
