@@ -43,8 +43,8 @@ from dbos import DBOS
 
 import timestep
 from timestep.client.serializer import JournalSerializer
-from timestep.durable import dbos_seam
 from timestep.durable.engine import engine
+from timestep.durable.seams import dbos_sdk
 
 TURNS = 6
 TOOL_CALLS = 5
@@ -218,7 +218,7 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
     times = await measure(variants, rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     database = engine().database
-    counter = Counter([database.engine, database.autocommit_engine, dbos_seam.system_engine()])
+    counter = Counter([database.engine, database.autocommit_engine, dbos_sdk.system_engine()])
     counts = {name: await counter.of(work) for name, work in variants.items() if name != "plain"}
     starts = measure_starts()
     ratio = (medians["timestep"] - medians["plain"]) / medians["steps"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import timestep
 
 PACKAGE = Path(timestep.__path__[0])
-SEAMS = {"durable/agents_seam.py", "durable/dbos_seam.py", "serializer.py"}
+SEAMS = {"durable/seams/agents_sdk.py", "durable/seams/dbos_sdk.py", "client/serializer.py"}
 
 
 def test_only_the_seams_import_private_names_of_dbos_and_of_the_agents_sdk() -> None:

@@ -304,13 +304,13 @@ async def test_a_queued_run_that_is_taken_before_the_engine_is_in_place_waits_fo
     ensure_dbos_launched(queues=())
     queue_agent_workflow(agent, "Hi", workflow_id=new_id)
     cleanup_dbos()
-    separate = launch.dbos_seam.separate_tool_threads
+    separate = launch.dbos_sdk.separate_tool_threads
 
     def separate_late(*args: Any, **kwargs: Any) -> None:
         database.wait_for(f"select 1 from dbos.workflow_status where workflow_uuid = '{new_id}' and status = 'PENDING'")
         separate(*args, **kwargs)
 
-    monkeypatch.setattr(launch.dbos_seam, "separate_tool_threads", separate_late)
+    monkeypatch.setattr(launch.dbos_sdk, "separate_tool_threads", separate_late)
     ensure_dbos_launched()
 
     assert (await timestep.wait_run(new_id)).output == "Hello"

@@ -16,8 +16,8 @@ from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from timestep import approve, reject, run_agent_workflow, wait_run
-from timestep.durable import agents_seam
 from timestep.durable.mcp import close_mcp_servers
+from timestep.durable.seams import agents_sdk
 from timestep.durable.start import read_result
 
 PROGRAM = str(Path(__file__).with_name("mcp_desk.py"))
@@ -171,7 +171,7 @@ async def test_an_approval_of_a_server_is_rebuilt_from_the_recorded_list(
         raise AssertionError("the server is asked for its list")
 
     with monkeypatch.context() as patch:
-        patch.setattr(agents_seam, "list_mcp_tools", refuse)
+        patch.setattr(agents_sdk, "list_mcp_tools", refuse)
         recorded = await read_result(new_id)
         assert [item.call_id for item in recorded.interruptions] == ["c1", "c2"]
         assert recorded.to_state().to_json()

@@ -405,7 +405,7 @@ async def test_however_fast_models_and_tools_talk_the_writer_keeps_its_pace(monk
         entries.append(events)
 
     monkeypatch.setattr(stream_writer.DBOS, "write_stream_async", write)
-    monkeypatch.setattr(stream_writer.dbos_seam, "is_in_step", lambda: True)
+    monkeypatch.setattr(stream_writer.dbos_sdk, "is_in_step", lambda: True)
     writer = StreamWriter(clock=clock.monotonic, sleep=sleep)
 
     async def talk(step: str) -> None:
@@ -433,7 +433,7 @@ async def test_a_write_that_fails_is_tried_again_with_what_came_since(monkeypatc
         entries.append(events)
 
     monkeypatch.setattr(stream_writer.DBOS, "write_stream_async", write)
-    monkeypatch.setattr(stream_writer.dbos_seam, "is_in_step", lambda: True)
+    monkeypatch.setattr(stream_writer.dbos_sdk, "is_in_step", lambda: True)
     writer = StreamWriter()
     writer.add({"type": "tool_started", "step": "a", "attempt": "1.0"})
     with pytest.raises(ValueError, match="away"):
@@ -454,7 +454,7 @@ async def test_a_cancelled_flush_loses_no_event_and_writes_none_twice(monkeypatc
         entries.append(events)
 
     monkeypatch.setattr(stream_writer.DBOS, "write_stream_async", write)
-    monkeypatch.setattr(stream_writer.dbos_seam, "is_in_step", lambda: True)
+    monkeypatch.setattr(stream_writer.dbos_sdk, "is_in_step", lambda: True)
     writer = StreamWriter()
     writer.add({"type": "tool_started", "step": "a", "attempt": "1.0"})
     flushing = asyncio.ensure_future(writer.flush())

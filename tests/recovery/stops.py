@@ -15,8 +15,9 @@ import side_log
 from dbos import DBOS, StepReservation
 from dbos import _context as dbos_context
 
-from timestep.durable import dbos_seam, resume, start
+from timestep.durable import resume, start
 from timestep.durable.gate import Gate
+from timestep.durable.seams import dbos_sdk
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id
 from timestep.store.connection import Database
@@ -48,18 +49,18 @@ def _watch_gate() -> None:
 
 
 def _watch_steps() -> None:
-    run_async, run_reserved = StepReservation.run_async, dbos_seam.run_reserved
+    run_async, run_reserved = StepReservation.run_async, dbos_sdk.run_reserved
 
     async def run_async_watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
         return await _watched(self, options["name"], body, lambda inside: run_async(self, options, inside))
 
     async def run_reserved_watched(
-        reservation: StepReservation, name: str, body: Callable[[], Any], known: dbos_seam.Known
+        reservation: StepReservation, name: str, body: Callable[[], Any], known: dbos_sdk.Known
     ) -> Any:
         return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside, known))
 
     StepReservation.run_async = run_async_watched  # type: ignore[method-assign]
-    dbos_seam.run_reserved = run_reserved_watched
+    dbos_sdk.run_reserved = run_reserved_watched
 
 
 async def _watched(

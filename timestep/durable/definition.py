@@ -13,7 +13,7 @@ from typing import Any
 from agents import Agent, FunctionTool, Handoff
 from pydantic import TypeAdapter
 
-from timestep.durable.agents_seam import agent_of_tool, handoff_target, is_agent_tool
+from timestep.durable.seams.agents_sdk import agent_of_tool, handoff_target, is_agent_tool
 from timestep.store.agents import AgentDefinition
 from timestep.store.json_text import dump_json
 

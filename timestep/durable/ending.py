@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from timestep.durable import dbos_seam
+from timestep.durable.seams import dbos_sdk
 
 _noting: dict[str, asyncio.Future[Any]] = {}
 _closed: dict[str, tuple[str | None, dict[str, Any]]] = {}
@@ -24,13 +24,13 @@ def note(workflow_id: str, handle: asyncio.Future[Any]) -> None:
 def closed(workflow_id: str, summary: dict[str, Any]) -> None:
     """Note that the segment of this task's workflow is closed, with what the workflow returns."""
     if workflow_id in _noting:
-        _closed[workflow_id] = (dbos_seam.owner_token(), summary)
+        _closed[workflow_id] = (dbos_sdk.owner_token(), summary)
 
 
 def finish() -> None:
     """Note the ends that are left; before the engine stops. Blocks."""
     for workflow_id, (token, summary) in list(_closed.items()):
-        dbos_seam.record_outcome(workflow_id, summary, owner=token)
+        dbos_sdk.record_outcome(workflow_id, summary, owner=token)
     _closed.clear()
     _noting.clear()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from timestep.durable import dbos_seam
 from timestep.durable.scope import Scope
+from timestep.durable.seams import dbos_sdk
 from timestep.ids import segment_id
 from timestep.store.stream_segments import FIRST, StreamSegment, insert_stream_segment, list_stream_segments
 
@@ -72,7 +72,7 @@ def begin_stream(connection: sa.Connection, run_id: str, number: int) -> None:
     if number in known:
         return
     before = max((each for each in known.values() if each.number < number), key=lambda each: each.number, default=FIRST)
-    ends = dbos_seam.stream_ends(connection, [segment_id(run_id, each) for each in (before.number, number)])
+    ends = dbos_sdk.stream_ends(connection, [segment_id(run_id, each) for each in (before.number, number)])
     written = ends.get(segment_id(run_id, before.number), 0) - before.copied_entries
     begun = StreamSegment(
         number=number,

@@ -7,10 +7,10 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.durable import dbos_seam
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.parent import waiting
 from timestep.durable.queue import RunHandle
+from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result
 from timestep.errors import InvalidInputError, RunNotFoundError
 from timestep.records import FINISHED
@@ -47,7 +47,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
     async def wait() -> list[list[Any]]:
         return await _wait(run_ids)
 
-    if dbos_seam.is_in_workflow():
+    if dbos_sdk.is_in_workflow():
         ended = await DBOS.run_step_async({"name": "gather_runs"}, wait)
     else:
         with waiting():

@@ -25,9 +25,9 @@ from agents.tool_context import ToolContext
 from dbos import StepReservation
 from pydantic import TypeAdapter
 
-from timestep.durable import agents_seam
 from timestep.durable.journal import Json, decode_value, encode_value
 from timestep.durable.scope import Scope, active_scope
+from timestep.durable.seams import agents_sdk
 from timestep.durable.step import Envelope, run_step, value_of
 
 _TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
@@ -44,10 +44,10 @@ async def input_guardrail(
     """Run one input guardrail as a step."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.input_guardrail(agent, guardrail, input, context)
+        return await agents_sdk.input_guardrail(agent, guardrail, input, context)
 
     async def body() -> Envelope:
-        result = await agents_seam.input_guardrail(agent, guardrail, input, context)
+        result = await agents_sdk.input_guardrail(agent, guardrail, input, context)
         return {"ok": _dump(result.output)}
 
     reservation, number = _input_reservation(scope, guardrail)
@@ -62,11 +62,11 @@ async def output_guardrail(
     """Run one output guardrail as a step. The SDK starts them in order, and the id is drawn before the first await."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.output_guardrail(guardrail, agent, agent_output, context)
+        return await agents_sdk.output_guardrail(guardrail, agent, agent_output, context)
     reservation = scope.reserve()
 
     async def body() -> Envelope:
-        result = await agents_seam.output_guardrail(guardrail, agent, agent_output, context)
+        result = await agents_sdk.output_guardrail(guardrail, agent, agent_output, context)
         return {"ok": _dump(result.output)}
 
     name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
@@ -87,13 +87,13 @@ async def tool_input_guardrails(
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     scope = active_scope()
     if scope is None or not func_tool.tool_input_guardrails:
-        return await agents_seam.tool_input_guardrails(
+        return await agents_sdk.tool_input_guardrails(
             **named, tool_input_guardrail_results=tool_input_guardrail_results
         )
 
     async def body() -> Envelope:
         results: list[ToolInputGuardrailResult] = []
-        await _until_raised(agents_seam.tool_input_guardrails(**named, tool_input_guardrail_results=results))
+        await _until_raised(agents_sdk.tool_input_guardrails(**named, tool_input_guardrail_results=results))
         return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
 
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
@@ -102,7 +102,7 @@ async def tool_input_guardrails(
     envelope = await run_step(scope.segment, reservation, name, body)
     outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_input_guardrails", outputs)
-    return await agents_seam.tool_input_guardrails(
+    return await agents_sdk.tool_input_guardrails(
         **named | {"func_tool": replay}, tool_input_guardrail_results=tool_input_guardrail_results
     )
 
@@ -114,7 +114,7 @@ async def tool_output_guardrails(
     agent: Agent[Any],
     real_result: Any,
     tool_output_guardrail_results: list[ToolOutputGuardrailResult],
-) -> agents_seam.ToolOutputGuardrailsResult:
+) -> agents_sdk.ToolOutputGuardrailsResult:
     """Run the output guardrails of one tool call as one step."""
     named: dict[str, Any] = {
         "func_tool": func_tool,
@@ -124,13 +124,13 @@ async def tool_output_guardrails(
     }
     scope = active_scope()
     if scope is None or not func_tool.tool_output_guardrails:
-        return await agents_seam.tool_output_guardrails(
+        return await agents_sdk.tool_output_guardrails(
             **named, tool_output_guardrail_results=tool_output_guardrail_results
         )
 
     async def body() -> Envelope:
         results: list[ToolOutputGuardrailResult] = []
-        await _until_raised(agents_seam.tool_output_guardrails(**named, tool_output_guardrail_results=results))
+        await _until_raised(agents_sdk.tool_output_guardrails(**named, tool_output_guardrail_results=results))
         return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
 
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
@@ -139,7 +139,7 @@ async def tool_output_guardrails(
     envelope = await run_step(scope.segment, reservation, name, body)
     outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_output_guardrails", outputs)
-    return await agents_seam.tool_output_guardrails(
+    return await agents_sdk.tool_output_guardrails(
         **named | {"func_tool": replay}, tool_output_guardrail_results=tool_output_guardrail_results
     )
 

@@ -6,8 +6,8 @@ import copy
 import dataclasses
 from typing import Any
 
-from timestep.durable import agents_seam
 from timestep.durable.scope import CallSlot, Scope, active_scope
+from timestep.durable.seams import agents_sdk
 from timestep.durable.step import Envelope, run_step, value_of
 
 
@@ -15,14 +15,14 @@ async def execute_handoffs(**named: Any) -> Any:
     """Execute the first handoff of a turn; its `on_invoke_handoff` is the step `handoff`."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.execute_handoffs(**named)
+        return await agents_sdk.execute_handoffs(**named)
     first, *others = named["run_handoffs"]
     slot = scope.slot_of(first.tool_call.call_id, first)
     handoff = copy.copy(first.handoff)
     handoff.on_invoke_handoff = _durable(scope, slot, first.handoff)
     runs: Any = [dataclasses.replace(first, handoff=handoff), *others]
     changed: dict[str, Any] = named | {"run_handoffs": runs}
-    return await agents_seam.execute_handoffs(**changed)
+    return await agents_sdk.execute_handoffs(**changed)
 
 
 def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
@@ -39,7 +39,7 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
         envelope = await run_step(scope.segment, reservation, name, body)
         value_of(envelope)
         if target is None:
-            target = agents_seam.handoff_target(handoff)
+            target = agents_sdk.handoff_target(handoff)
         if target is None:  # a hand-made Handoff does not name its agent: its callback is asked again on a replay
             target = await handoff.on_invoke_handoff(context, arguments)
         return target

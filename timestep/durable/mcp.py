@@ -20,8 +20,8 @@ from agents.mcp import MCPServer, MCPServerManager
 from mcp.types import Tool as MCPTool
 from pydantic import TypeAdapter
 
-from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.scope import active_scope
+from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.step import Envelope, run_step, value_of
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
@@ -64,10 +64,10 @@ async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any],
         return _TOOLS.validate_python(recorded[server.name])
     scope = active_scope()
     if scope is None:
-        return await agents_seam.list_mcp_tools(server, run_context, agent)
+        return await agents_sdk.list_mcp_tools(server, run_context, agent)
 
     async def body() -> Envelope:
-        tools = await _at_home(server, lambda: agents_seam.list_mcp_tools(server, run_context, agent))
+        tools = await _at_home(server, lambda: agents_sdk.list_mcp_tools(server, run_context, agent))
         return {"ok": _TOOLS.dump_python(tools, mode="json", by_alias=True, exclude_none=True)}
 
     reservation = scope.reserve()
@@ -80,9 +80,9 @@ async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any],
 
 async def invoke_mcp_tool(server: MCPServer, *arguments: Any, **named: Any) -> Any:
     """Call a tool of a server; in a durable run this is inside the call's step and connects the server if needed."""
-    if not dbos_seam.is_in_step():
-        return await agents_seam.invoke_mcp_tool(server, *arguments, **named)
-    return await _at_home(server, lambda: agents_seam.invoke_mcp_tool(server, *arguments, **named))
+    if not dbos_sdk.is_in_step():
+        return await agents_sdk.invoke_mcp_tool(server, *arguments, **named)
+    return await _at_home(server, lambda: agents_sdk.invoke_mcp_tool(server, *arguments, **named))
 
 
 async def close_mcp_servers() -> None:

@@ -18,7 +18,7 @@ from agents.retry import (
     retry_policies,
 )
 
-from timestep.durable import agents_seam
+from timestep.durable.seams import agents_sdk
 from timestep.errors import IncompleteModelResponseError
 from timestep.models.failures import RETRYABLE_STATUS, TRANSIENT_CODES, is_cut
 
@@ -90,7 +90,7 @@ async def seconds_to_retry(
             conversation_id=conversation_id,
         )
     )
-    decision = await agents_seam.evaluate_retry(
+    decision = await agents_sdk.evaluate_retry(
         error=error,
         attempt=attempt,
         max_retries=settings.max_retries or 0,
@@ -112,7 +112,7 @@ TOO_MANY_REQUESTS = 429
 def seconds_refused(error: Exception, *, attempt: int, model: Model, stream: bool) -> float | None:
     """Return for how long a provider that answered 429 wants no call, None when it does not say."""
     advice = model.get_retry_advice(ModelRetryAdviceRequest(error=error, attempt=attempt, stream=stream))
-    facts = agents_seam.facts_of_error(error, advice)
+    facts = agents_sdk.facts_of_error(error, advice)
     return facts.retry_after or None if facts.status_code == TOO_MANY_REQUESTS else None
 
 

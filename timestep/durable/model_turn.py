@@ -30,12 +30,12 @@ from openai.types.responses import Response, ResponseCompletedEvent
 from openai.types.responses.response_usage import ResponseUsage
 from pydantic import TypeAdapter
 
-from timestep.durable import agents_seam
 from timestep.durable.events import StepEvents
 from timestep.durable.limits import check_limits
 from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.rate_limits import CallLimits
 from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
+from timestep.durable.seams import agents_sdk
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
 from timestep.models.fallback import ARGUMENTS, FallbackModel, check_behaviour
@@ -53,13 +53,13 @@ UNSEEN_EVENTS = ("response.created", "response.in_progress")
 
 def get_model(agent: Agent[Any], run_config: RunConfig) -> Model:
     """Return the agent's model; inside a durable run one whose calls are steps."""
-    model = agents_seam.get_model(agent, run_config)
+    model = agents_sdk.get_model(agent, run_config)
     return DurableModel(model, agent, run_config) if active_scope() is not None else model
 
 
 def get_model_settings(agent: Agent[Any], run_config: RunConfig) -> ModelSettings:
     """Return the model settings; inside a durable run without retries and time limit, which are in the step."""
-    settings = agents_seam.get_model_settings(agent, run_config)
+    settings = agents_sdk.get_model_settings(agent, run_config)
     if (scope := active_scope()) is not None:
         scope.settings = settings
     if scope is None or (settings.retry is None and settings.timeout is None):
@@ -71,7 +71,7 @@ async def handle_chat_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any
     """Read a Chat Completions stream; one that ends without a finish reason is an error, whoever serves it."""
     if is_durable():
         named["require_finish_reason"] = True
-    stream: Any = agents_seam.handle_chat_stream(*arguments, **named)
+    stream: Any = agents_sdk.handle_chat_stream(*arguments, **named)
     async with aclosing(stream) as events:
         async for event in events:
             yield event
@@ -266,7 +266,7 @@ class _Call:
         Each attempt first waits for the rate limits of the model; its time limit does not count that. Each streamed one
         writes its text under its own number, so that the last one replaces those before.
         """
-        settings = self.scope.settings or agents_seam.get_model_settings(self.model.agent, self.model.run_config)
+        settings = self.scope.settings or agents_sdk.get_model_settings(self.model.agent, self.model.run_config)
         is_streamed = forward is not None or self.scope.segment.stream
         limits = CallLimits.of(
             attempts.model,
@@ -305,7 +305,7 @@ class _Call:
             else:
                 attempts.was_seen = bool(seen)
                 await limits.settle(response.usage)
-                response.usage = agents_seam.add_failed_attempts(response.usage, attempts.retry - attempts.refused)
+                response.usage = agents_sdk.add_failed_attempts(response.usage, attempts.retry - attempts.refused)
                 return _Answer(
                     response=response,
                     retry=attempts.retry,
@@ -335,7 +335,7 @@ class _Call:
 
     async def _ask(self, attempts: _Attempts, *, timeout: float | None) -> ModelResponse:
         model = attempts.model
-        return await agents_seam.get_response_with_retry(
+        return await agents_sdk.get_response_with_retry(
             get_response=lambda: model.get_response(**self.arguments), **self._attempt(model, timeout=timeout)
         )
 
@@ -353,7 +353,7 @@ class _Call:
         positional = [arguments.pop(name) for name in ARGUMENTS]
         final: Response | None = None
         output: list[Any] = []
-        stream = agents_seam.stream_response_with_retry(
+        stream = agents_sdk.stream_response_with_retry(
             get_stream=lambda: model.stream_response(*positional, **arguments), **self._attempt(model, timeout=timeout)
         )
         async with aclosing(stream) as events:
@@ -377,7 +377,7 @@ class _Call:
             raise IncompleteModelResponseError(
                 f"The stream of {attempts.name or 'the model'} ended without a final response."
             )
-        usage = agents_seam.usage_of_response(final.usage) if final.usage else Usage(requests=1)
+        usage = agents_sdk.usage_of_response(final.usage) if final.usage else Usage(requests=1)
         return ModelResponse(output=final.output or output, usage=usage, response_id=final.id)
 
 
@@ -416,7 +416,7 @@ def _price(model: Model, named: str | None, usage: Usage, *, at: float) -> dict[
         cached_tokens=cached.cached_tokens or 0,
         cache_write_tokens=getattr(cached, "cache_write_tokens", 0) or 0,
         output_tokens=usage.output_tokens,
-        base_url=agents_seam.base_url_of(model),
+        base_url=agents_sdk.base_url_of(model),
         at=datetime.fromtimestamp(at, UTC),
     )
     if price is None:

@@ -16,9 +16,9 @@ from agents.editor import ApplyPatchResult
 from agents.tool import ShellCommandOutput, ShellResult
 from pydantic import TypeAdapter
 
-from timestep.durable import agents_seam
 from timestep.durable.journal import decode_value, encode_value, register_serializer
 from timestep.durable.scope import CallSlot, Scope, active_scope
+from timestep.durable.seams import agents_sdk
 from timestep.durable.step import Envelope, value_of
 from timestep.durable.tool_call import run_call
 
@@ -37,41 +37,41 @@ def register_result_types() -> None:
 
 async def shell_execute(**named: Any) -> Any:
     """Execute a shell call; the run of its executor is the step."""
-    return await _execute(agents_seam.shell_execute, "shell_tool", "executor", named)
+    return await _execute(agents_sdk.shell_execute, "shell_tool", "executor", named)
 
 
 async def local_shell_execute(**named: Any) -> Any:
     """Execute a local shell call; the run of its executor is the step."""
-    return await _execute(agents_seam.local_shell_execute, "local_shell_tool", "executor", named)
+    return await _execute(agents_sdk.local_shell_execute, "local_shell_tool", "executor", named)
 
 
 async def custom_execute(**named: Any) -> Any:
     """Execute a custom tool call; its body is the step."""
-    return await _execute(agents_seam.custom_execute, "custom_tool", "on_invoke_tool", named)
+    return await _execute(agents_sdk.custom_execute, "custom_tool", "on_invoke_tool", named)
 
 
 async def apply_patch_execute(**named: Any) -> Any:
     """Execute an apply_patch call; each operation of the editor is a step."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.apply_patch_execute(**named)
+        return await agents_sdk.apply_patch_execute(**named)
     call = named["call"]
     slot = scope.slot_of(_call_id(call.tool_call), call)
     tool = copy.copy(call.apply_patch_tool)
     tool.editor = _DurableEditor(tool.editor, scope, slot, tool.name, call, named)
-    return await agents_seam.apply_patch_execute(**named | {"call": dataclasses.replace(call, apply_patch_tool=tool)})
+    return await agents_sdk.apply_patch_execute(**named | {"call": dataclasses.replace(call, apply_patch_tool=tool)})
 
 
 async def computer_capture(computer: Any, tool_call: Any) -> Any:
     """Execute the actions of a computer call and take the screenshot, as one step."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.computer_capture(computer, tool_call)
+        return await agents_sdk.computer_capture(computer, tool_call)
     slot = scope.slot_of(_call_id(tool_call), tool_call)
     return await _effect(
         scope,
         slot,
-        lambda: agents_seam.computer_capture(computer, tool_call),
+        lambda: agents_sdk.computer_capture(computer, tool_call),
         tool="computer",
         call=tool_call,
         agent="",

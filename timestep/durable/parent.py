@@ -14,8 +14,8 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from timestep.durable import dbos_seam
 from timestep.durable.gate import gate
+from timestep.durable.seams import dbos_sdk
 from timestep.errors import UnsupportedError
 from timestep.ids import MAX_ID_CHARACTERS, new_run_id, run_of_segment
 from timestep.records import ToolCall
@@ -49,7 +49,7 @@ def parent_run_id() -> str | None:
     parent = _parent.get()
     if parent is not None:
         return parent.call.run_id
-    context = dbos_seam.current_context()
+    context = dbos_sdk.current_context()
     return run_of_segment(context.workflow_id)[0] if context is not None and context.workflow_id else None
 
 
@@ -63,17 +63,17 @@ def next_run_id() -> str:
     if parent is not None:
         parent.started += 1
         return _short(f"{parent.call.idempotency_key}:{parent.started}")
-    if dbos_seam.is_in_step():
+    if dbos_sdk.is_in_step():
         raise UnsupportedError(
             "A durable run that starts inside a step needs an id: a repeat of the step would start another one.",
             hint="Pass `workflow_id=`, made of what the step is given.",
         )
-    return _short(dbos_seam.next_child_id()) if dbos_seam.is_in_workflow() else new_run_id()
+    return _short(dbos_sdk.next_child_id()) if dbos_sdk.is_in_workflow() else new_run_id()
 
 
 async def apart(work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns. Inside a step it is no part of it: runs may start, and a drain does not wait."""
-    if not dbos_seam.is_in_step():
+    if not dbos_sdk.is_in_step():
         return await work
     with waiting():
         return await asyncio.create_task(work, context=contextvars.Context())

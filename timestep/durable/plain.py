@@ -9,13 +9,13 @@ from agents import Agent, RunConfig, RunHooks, Runner, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
-from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.claim import Claim, settled_by_stream
 from timestep.durable.origin import Origin, origin_of
 from timestep.durable.request import check_input, with_default_provider
 from timestep.durable.result import interruption_of
 from timestep.durable.run import log_agent_error
 from timestep.durable.run_session import RunSession, read_session, write_session
+from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.errors import InvalidInputError
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
@@ -77,11 +77,11 @@ async def run_agent(
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     origin = origin_of(given)
     if origin is not None and origin.is_final:
-        return await _processed(agents_seam.finished_result(given, origin.output, is_streamed=stream), result_processor)
+        return await _processed(agents_sdk.finished_result(given, origin.output, is_streamed=stream), result_processor)
     claim = Claim(None if branch else _claimable(origin))
     config = with_default_provider(run_config if run_config is not None else RunConfig(nest_handoff_history=False))
     kept: RunSession | None = None
-    if session is not None and dbos_seam.is_in_workflow():
+    if session is not None and dbos_sdk.is_in_workflow():
         history = await read_session(session)
         kept = RunSession(getattr(session, "session_id", ""), history=history, turn=lambda: 0)
     used = kept if kept is not None else session

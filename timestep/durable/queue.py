@@ -18,8 +18,8 @@ from timestep.durable.origin import Origin, snapshot_elsewhere
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.resume import continue_run
+from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
-from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError, SettingsError
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus

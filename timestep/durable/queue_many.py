@@ -11,8 +11,8 @@ from timestep.client.queues import OnDuplicate, enqueue_runs, queued_run
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.queue import RunHandle
 from timestep.durable.request import build_request
+from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.start import Input, entry_of, given
-from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError, NotDurableError, TimestepError
 from timestep.records import QueuedRun
 from timestep.settings import current_settings

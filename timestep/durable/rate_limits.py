@@ -26,12 +26,12 @@ from urllib.parse import SplitResult, urlsplit
 from agents import FunctionTool, Model
 from agents.usage import Usage
 
-from timestep.durable import agents_seam
 from timestep.durable.engine import engine, is_engine_launched
 from timestep.durable.events import StepEvents
 from timestep.durable.gate import gate
 from timestep.durable.model_retry import seconds_refused
 from timestep.durable.scope import Segment
+from timestep.durable.seams import agents_sdk
 from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
@@ -88,7 +88,7 @@ class CallLimits:
             arguments: What the model is asked; its tokens are estimated.
         """
         configured = engine().settings.rate_limits if is_engine_launched() else {}
-        url = urlsplit(agents_seam.base_url_of(model) or "")
+        url = urlsplit(agents_sdk.base_url_of(model) or "")
         found = {key: limit for key, limit in configured.items() if _holds(key, name, url, is_named=is_named)}
         own_key = "@".join(filter(None, (name, _address(url))))
         pause_key = min(found, key=lambda key: _breadth(key, name), default=own_key)

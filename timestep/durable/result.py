@@ -11,13 +11,13 @@ from agents.usage import Usage
 
 from timestep.client.events import stored_events
 from timestep.client.serializer import decode_error
-from timestep.durable import agents_seam
 from timestep.durable.definition import reachable_agents
 from timestep.durable.engine import engine, is_engine_launched
 from timestep.durable.origin import Origin, with_origin
 from timestep.durable.output import load_output
 from timestep.durable.registry import RegisteredAgent
 from timestep.durable.run import Outcome, load_snapshot
+from timestep.durable.seams import agents_sdk
 from timestep.errors import (
     AgentNotRegisteredError,
     InterruptionException,
@@ -172,7 +172,7 @@ async def result_of_stored(
         status=run.status,
         final_output=load_output(run.output, last.output_type if last is not None else None),
         interruptions=state.get_interruptions() if state is not None else list(asked),
-        new_items=agents_seam.items_of(state) if state is not None else [],
+        new_items=agents_sdk.items_of(state) if state is not None else [],
         usage=usage,
         last_agent=last,
         segment=segment,

@@ -21,7 +21,6 @@ from agents import (
 from agents.run import DEFAULT_MAX_TURNS
 
 from timestep.client.runs import ends_with_error
-from timestep.durable import agents_seam
 from timestep.durable.context_changes import load_context
 from timestep.durable.decisions import apply_decisions
 from timestep.durable.engine import engine
@@ -31,6 +30,7 @@ from timestep.durable.registry import RegisteredAgent
 from timestep.durable.request import STATE_MARK, run_config_of, with_stored_output
 from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.scope import Scope, Segment, entered
+from timestep.durable.seams import agents_sdk
 from timestep.durable.snapshots import check_snapshot, restore_state
 from timestep.durable.step import StepFailure
 from timestep.ids import segment_id
@@ -116,7 +116,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
         turn=scope.turn,
         session=session,
         questions=list(segment.halt.questions) if result is None and failure is None else [],
-        is_checkpoint=isinstance(result, RunResultStreaming) and agents_seam.is_between_turns(result),
+        is_checkpoint=isinstance(result, RunResultStreaming) and agents_sdk.is_between_turns(result),
     )
     if session is None or foreign is None or outcome.questions:
         return outcome
@@ -164,7 +164,7 @@ async def load_state(
         mcp_tools=mcp_tools,
     )
     if max_turns is not None:
-        agents_seam.set_max_turns(loaded, max_turns)
+        agents_sdk.set_max_turns(loaded, max_turns)
     return loaded
 
 
@@ -196,7 +196,7 @@ async def _run(
 ) -> RunResult | RunResultStreaming:
     """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
     if (origin := origin_of(run_input)) is not None and origin.is_final:
-        return agents_seam.finished_result(run_input, origin.output)
+        return agents_sdk.finished_result(run_input, origin.output)
     stored = started.stored
     max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
     options: dict[str, Any] = {
@@ -206,7 +206,7 @@ async def _run(
         "run_config": run_config,
         "hooks": entry.hooks,
     }
-    before = agents_seam.turns_of(run_input) if isinstance(run_input, RunState) else 0
+    before = agents_sdk.turns_of(run_input) if isinstance(run_input, RunState) else 0
     last_turn = before + _turns_of_segment(stored.request.max_turns_per_segment or max_turns, before=before)
     if last_turn >= max_turns:
         return await Runner.run(entry.agent, run_input, **options)
@@ -235,7 +235,7 @@ async def _run_until(
                 result.cancel(mode="after_turn")
 
     consumer = asyncio.ensure_future(consume())
-    loop = agents_seam.loop_task_of(result)
+    loop = agents_sdk.loop_task_of(result)
     try:
         await asyncio.wait((consumer, loop), return_when=asyncio.FIRST_COMPLETED)
         failure = result.run_loop_exception

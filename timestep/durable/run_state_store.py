@@ -10,13 +10,13 @@ from typing import Any, overload
 
 from agents import Agent, RunState
 
-from timestep.durable import agents_seam
 from timestep.durable.close import check_snapshot_size
 from timestep.durable.context_changes import load_context
 from timestep.durable.origin import origin_of_snapshot, with_origin
 from timestep.durable.output import load_output
 from timestep.durable.registry import find_agent
 from timestep.durable.saved_context import ContextDeserializer, ContextSerializer
+from timestep.durable.seams import agents_sdk
 from timestep.durable.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save
 from timestep.errors import InvalidInputError, RunStateNotFoundError, SnapshotMismatchError
 from timestep.ids import check_session_id, new_session_id
@@ -149,7 +149,7 @@ class RunStateStore:
         state = await restore_state(
             self.agent, snapshot.state, context_deserializer=self._deserializer(), mcp_tools=snapshot.mcp_tools
         )
-        last = agents_seam.current_agent_of(state) or self.agent
+        last = agents_sdk.current_agent_of(state) or self.agent
         try:
             output = load_output(snapshot.output, last.output_type)
         except ValueError as error:

@@ -12,18 +12,10 @@ from typing import Any
 from agents import Agent, InputGuardrail, RunConfig, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner
 
-from timestep.durable import (
-    agents_seam,
-    dbos_seam,
-    guardrails,
-    handoffs,
-    mcp,
-    model_turn,
-    native_tools,
-    tool_call,
-)
+from timestep.durable import guardrails, handoffs, mcp, model_turn, native_tools, tool_call
 from timestep.durable.origin import note_end
 from timestep.durable.scope import Scope, Segment, active_scope, entered
+from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.step import StepFailure
 from timestep.settings import current_settings
 
@@ -58,10 +50,10 @@ class DurableRunner(AgentRunner):
 def install() -> None:
     """Put Timestep's functions in the place of the SDK's; may be called again."""
     native_tools.register_result_types()
-    agents_seam.add_output_property()
-    agents_seam.note_ends_on_states(note_end)
-    agents_seam.install(
-        agents_seam.Replacements(
+    agents_sdk.add_output_property()
+    agents_sdk.note_ends_on_states(note_end)
+    agents_sdk.install(
+        agents_sdk.Replacements(
             runner=DurableRunner(),
             get_model=model_turn.get_model,
             get_model_settings=model_turn.get_model_settings,
@@ -87,9 +79,9 @@ async def _scope_of_run() -> Scope | None:
     scope = active_scope()
     if scope is not None:
         return _sub_scope(scope)
-    if not dbos_seam.is_in_workflow():
+    if not dbos_sdk.is_in_workflow():
         return None
-    return _foreign_scope(attempt=await asyncio.to_thread(dbos_seam.attempts_of_workflow))
+    return _foreign_scope(attempt=await asyncio.to_thread(dbos_sdk.attempts_of_workflow))
 
 
 def _sub_scope(scope: Scope | None) -> Scope:
@@ -109,7 +101,7 @@ def _sub_scope(scope: Scope | None) -> Scope:
 
 def _foreign_scope(*, attempt: int) -> Scope | None:
     """Return a scope for a run in a workflow that is not Timestep's own."""
-    context = dbos_seam.current_context()
+    context = dbos_sdk.current_context()
     if context is None or not context.is_workflow():
         return None
     segment = Segment(
@@ -124,8 +116,8 @@ def _foreign_scope(*, attempt: int) -> Scope | None:
 def _prepare(scope: Scope, agent: Agent[Any], input: Any, run_config: RunConfig | dict[str, Any] | None) -> None:
     """Draw the step ids that must not depend on what runs first: input guardrails, calls of an interrupted turn."""
     if isinstance(input, RunState):
-        scope.turn = agents_seam.turns_of(input)
-        calls, tools = agents_seam.pending_calls(input)
+        scope.turn = agents_sdk.turns_of(input)
+        calls, tools = agents_sdk.pending_calls(input)
         scope.plan(calls, tools)
         return
     shared: Any = run_config.get("input_guardrails") if isinstance(run_config, dict) else None

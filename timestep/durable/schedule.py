@@ -13,11 +13,11 @@ from dbos import DBOSClient
 from timestep.client.crontab import check_crontab, next_tick
 from timestep.client.runs import digest_of
 from timestep.client.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
-from timestep.durable import dbos_seam
 from timestep.durable.engine import engine, is_engine_launched
 from timestep.durable.request import build_request
+from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.start import Input, entry_of, given, session_of
-from timestep.durable.threads import run_in_thread
 from timestep.errors import InvalidInputError
 from timestep.ids import check_schedule_name
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
@@ -110,7 +110,7 @@ def apply_waiting_schedules() -> None:
 def start_missed_ticks(database: Database, client: DBOSClient, *, patience: timedelta = PATIENCE) -> None:
     """Start what schedules ask for of the ticks that nobody started in time. Harmless when others do it too."""
     for name, newest in start_missed(database, client, until=datetime.now(UTC) - patience):
-        dbos_seam.note_tick(client, name, newest)
+        dbos_sdk.note_tick(client, name, newest)
 
 
 def _save(name: str, crontab: str, request: RunRequest, timezone: str, catch_up: CatchUp) -> Schedule:

@@ -19,9 +19,9 @@ from urllib.parse import quote
 from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, Tool
 from dbos import DBOS, StepReservation
 
-from timestep.durable import dbos_seam
-from timestep.durable.agents_seam import apply_patch_operations, is_agent_tool
 from timestep.durable.halt import Halt
+from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
 from timestep.durable.stream_writer import StreamWriter
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
@@ -76,7 +76,7 @@ class Segment:
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
-    known: dbos_seam.Known = field(default_factory=dbos_seam.Known)
+    known: dbos_sdk.Known = field(default_factory=dbos_sdk.Known)
     waiting_calls: int = 0
 
 
@@ -107,7 +107,7 @@ class Scope:
     is_foreign: bool = False
     is_quiet: bool = False
     settings: ModelSettings | None = None
-    last_step_id: int = dbos_seam.LARGEST_STEP_ID
+    last_step_id: int = dbos_sdk.LARGEST_STEP_ID
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
     taken: list[tuple[object, CallSlot]] = field(default_factory=list)
     guardrails: list[tuple[object, StepReservation]] = field(default_factory=list)
@@ -187,7 +187,7 @@ class Scope:
                 f"Parallel sub-agents are nested more than {len(BLOCK_SIZES)} deep at {self.path!r}.",
                 hint="Set `parallel_tool_calls=False` on the inner agents, or start runs instead of sub-agents.",
             )
-        return dbos_seam.reserve_block(BLOCK_SIZES[self.depth])
+        return dbos_sdk.reserve_block(BLOCK_SIZES[self.depth])
 
 
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("timestep_scope", default=None)
@@ -196,7 +196,7 @@ _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("timestep_
 def active_scope() -> Scope | None:
     """Return the scope of this task, or None outside a durable run and inside a step."""
     scope = _scope.get()
-    return scope if scope is not None and dbos_seam.is_in_workflow() else None
+    return scope if scope is not None and dbos_sdk.is_in_workflow() else None
 
 
 def is_durable() -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
-from timestep.durable import agents_seam
 from timestep.durable.definition import reachable_agents
 from timestep.durable.mcp import using_tool_lists
 from timestep.durable.origin import Origin, origin_of
@@ -20,6 +19,7 @@ from timestep.durable.saved_context import (
     check_saved_context,
     dump_saved_context,
 )
+from timestep.durable.seams import agents_sdk
 from timestep.errors import InvalidInputError, SnapshotDamagedError, SnapshotMismatchError, TimestepError
 from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
 from timestep.run_state.reading import check_readable
@@ -79,7 +79,7 @@ async def restore_state(
     try:
         with using_tool_lists(mcp_tools or {}):
             state = await RunState.from_json(agent, data, context_deserializer=needed, strict_context=True)
-        lost = agents_seam.lost_calls(state, data)
+        lost = agents_sdk.lost_calls(state, data)
     except TimestepError:
         raise
     except Exception as error:
@@ -154,5 +154,5 @@ def _end_of(state: RunState[Any, Any], data: dict[str, Any]) -> tuple[SnapshotKi
         return "final", origin.output
     if origin is not None and origin.run_id is None and origin.snapshot_id is None:  # its result has not ended
         return "checkpoint", None
-    has_ended, output = agents_seam.output_of_last_item(state)
+    has_ended, output = agents_sdk.output_of_last_item(state)
     return ("final", output) if has_ended else ("checkpoint", None)

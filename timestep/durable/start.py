@@ -14,7 +14,7 @@ from dbos import error as dbos_error
 
 from timestep.client.runs import SETTLED, digest_of, request_fields
 from timestep.client.runs import wait_run as wait_until
-from timestep.durable import dbos_seam, ending
+from timestep.durable import ending
 from timestep.durable.claim import claimed
 from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.origin import Origin, origin_of, snapshot_elsewhere
@@ -24,6 +24,7 @@ from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.durable.run_state_store import RunStateStore
+from timestep.durable.seams import dbos_sdk
 from timestep.durable.watch import watching
 from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
@@ -159,7 +160,7 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
         Exception: what the run ended with, as in `run_agent_workflow`.
     """
     database = engine().database
-    if dbos_seam.is_in_workflow():
+    if dbos_sdk.is_in_workflow():
         return await _read_in_workflow(run_id, until)
     with waiting():
         stored = await wait_until(database, run_id, until=until)
@@ -191,7 +192,7 @@ def check_on_interruption(given: object) -> None:
 
 async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
     ensure_engine()
-    if request.resumes_snapshot is None or dbos_seam.is_in_workflow():
+    if request.resumes_snapshot is None or dbos_sdk.is_in_workflow():
         return await _start(request)
     with resuming(Origin(snapshot_id=request.resumes_snapshot)):
         left = await engine().database.run_until_done(run_left_with_snapshot, request)
@@ -201,7 +202,7 @@ async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
 async def _start(request: RunRequest) -> DurableRunResult:
     digest = digest_of(request)
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
-    if dbos_seam.is_in_workflow():
+    if dbos_sdk.is_in_workflow():
         return await read_result(await _execute_child(request.run_id, 1, work))
     try:
         result = await _execute(request.run_id, 1, work)
@@ -219,12 +220,12 @@ async def _go_on(entry: RegisteredAgent, state: Any, origin: Origin) -> DurableR
         return dataclasses.asdict(continue_run(state, origin, agent=entry.agent.name))
 
     with resuming(origin):
-        if dbos_seam.is_in_workflow():
+        if dbos_sdk.is_in_workflow():
             going_on = Continuation(**await DBOS.run_step_async({"name": "resume_run"}, decide))
         else:
             going_on = Continuation(**await asyncio.to_thread(decide))
         result = None
-        if going_on.starts is not None and dbos_seam.is_in_workflow():
+        if going_on.starts is not None and dbos_sdk.is_in_workflow():
             await _execute_child(run_id, going_on.starts, {"agent": going_on.agent})
         elif going_on.starts is not None:
             with contextlib.suppress(dbos_error.DBOSWorkflowIDInUseError):

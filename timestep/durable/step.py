@@ -16,11 +16,12 @@ from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.client.serializer import decode_error, encode_error
-from timestep.durable import dbos_seam, in_flight, turnstile
+from timestep.durable import in_flight, turnstile
 from timestep.durable.gate import gate
 from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, dump_checked
 from timestep.durable.scope import Segment
+from timestep.durable.seams import dbos_sdk
 from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]
@@ -107,7 +108,7 @@ async def _run(
     gate.inside += 1
     running = in_flight.enter(DBOS.workflow_id or "")
     try:
-        return await dbos_seam.run_reserved(reservation, name, body, segment.known)
+        return await dbos_sdk.run_reserved(reservation, name, body, segment.known)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."

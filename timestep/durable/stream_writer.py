@@ -13,7 +13,7 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.durable import dbos_seam
+from timestep.durable.seams import dbos_sdk
 from timestep.errors import UnsupportedError
 from timestep.ids import STREAM_KEY
 
@@ -119,7 +119,7 @@ class StreamWriter:
             await self._sleep(seconds)
 
     async def _write(self) -> None:
-        if not dbos_seam.is_in_step():  # the step ended before this task began: DBOS would record a step of its own
+        if not dbos_sdk.is_in_step():  # the step ended before this task began: DBOS would record a step of its own
             raise UnsupportedError("Events are written inside a step, and this one has ended.")
         events, self._waiting, self._open = self._waiting, [], {}
         self._pace.begin(self._clock())

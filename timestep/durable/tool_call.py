@@ -17,14 +17,14 @@ from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
 from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error
-from timestep.durable import agents_seam, dbos_seam
 from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import StepEvents
 from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.parent import parent_of_runs
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
+from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.step import Envelope, run_step, value_of
-from timestep.durable.threads import tool_body
 from timestep.durable.tool_policy import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -59,13 +59,13 @@ def current_tool_call() -> ToolCall:
 
 async def invoke_function_tool(
     *, function_tool: FunctionTool, context: ToolContext[Any], arguments: str
-) -> agents_seam.FunctionToolResult:
+) -> agents_sdk.FunctionToolResult:
     """Run one function tool call as a step; the SDK's timeout and failure handler are inside it."""
     scope = active_scope()
     if scope is None:
-        return await agents_seam.invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
+        return await agents_sdk.invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
     slot = scope.slot_of(context.tool_call_id, context)
-    if agents_seam.is_agent_tool(function_tool):
+    if agents_sdk.is_agent_tool(function_tool):
         return await _run_sub_agent(scope, slot, function_tool, context, arguments)
 
     policy = policy_of(function_tool.name, function_tool)
@@ -77,7 +77,7 @@ async def invoke_function_tool(
             check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
         except ToolResultError as error:
             log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
-            text = await agents_seam.tool_failure_text(function_tool=function_tool, context=context, error=error)
+            text = await agents_sdk.tool_failure_text(function_tool=function_tool, context=context, error=error)
             if text is None:
                 raise
             if text == default_tool_error_function(context, error):  # says nothing, for fear of secrets; ours has none
@@ -86,7 +86,7 @@ async def invoke_function_tool(
         return {
             "ok": output,
             "is_sdk_error": result.is_sdk_generated_error,
-            "custom_data": encode_value(agents_seam.custom_data_of(context), what="custom data"),
+            "custom_data": encode_value(agents_sdk.custom_data_of(context), what="custom data"),
         }
 
     envelope = await run_call(
@@ -102,8 +102,8 @@ async def invoke_function_tool(
     )
     output = decode_value(value_of(envelope))
     if "custom_data" in envelope:
-        agents_seam.set_custom_data(context, decode_value(envelope["custom_data"]))
-    return agents_seam.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
+        agents_sdk.set_custom_data(context, decode_value(envelope["custom_data"]))
+    return agents_sdk.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
 
 
 async def run_call(
@@ -195,11 +195,11 @@ async def run_call(
 
 async def _invoke(
     tool: FunctionTool, context: ToolContext[Any], arguments: str, policy: ToolPolicy
-) -> agents_seam.FunctionToolResult:
+) -> agents_sdk.FunctionToolResult:
     """Call a tool's body with the time limit and the retries of its policy; the last failure is what counts."""
     for retry in itertools.count():
         limit = asyncio.timeout(policy.timeout_seconds)
-        invocation = agents_seam.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
+        invocation = agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         try:
             async with limit:
                 result = await invocation
@@ -208,10 +208,10 @@ async def _invoke(
                 raise
             late = ToolTimeoutError(tool.name, policy.timeout_seconds or 0)
             if retry >= policy.retries:
-                text = await agents_seam.tool_failure_text(function_tool=tool, context=context, error=late)
+                text = await agents_sdk.tool_failure_text(function_tool=tool, context=context, error=late)
                 if text is None:
                     raise late from error
-                return agents_seam.FunctionToolResult(text, True)
+                return agents_sdk.FunctionToolResult(text, True)
         except Exception:
             if retry >= policy.retries:
                 raise
@@ -224,12 +224,12 @@ async def _invoke(
 
 async def _run_sub_agent(
     scope: Scope, slot: CallSlot, tool: FunctionTool, context: ToolContext[Any], arguments: str
-) -> agents_seam.FunctionToolResult:
-    outer = dbos_seam.current_context()
+) -> agents_sdk.FunctionToolResult:
+    outer = dbos_sdk.current_context()
     with entered(scope.below(slot)):
         try:
             if slot.block is not None:
-                dbos_seam.set_context(slot.block)
-            return await agents_seam.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
+                dbos_sdk.set_context(slot.block)
+            return await agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         finally:
-            dbos_seam.set_context(outer)
+            dbos_sdk.set_context(outer)

@@ -17,7 +17,7 @@ from dbos import DBOS
 from timestep.client.runs import copy_journal, request_of
 from timestep.client.schedules import start_tick
 from timestep.client.serializer import encode_error
-from timestep.durable import dbos_seam, ending
+from timestep.durable import ending
 from timestep.durable.close import closing_of, reason_of
 from timestep.durable.engine import engine, while_launched
 from timestep.durable.events import begin_stream
@@ -26,6 +26,7 @@ from timestep.durable.limits import limits_with
 from timestep.durable.registry import RegisteredAgent, find_agent
 from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.scope import Segment
+from timestep.durable.seams import dbos_sdk
 from timestep.durable.step import StepFailure, is_history_change
 from timestep.durable.stream_writer import BURST, StreamWriter
 from timestep.errors import (
@@ -191,7 +192,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
         writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
-        known=dbos_seam.Known(started.recorded),
+        known=dbos_sdk.Known(started.recorded),
     )
 
 
@@ -257,11 +258,11 @@ async def _give_up(workflow_id: str, *, version: str | None = None) -> None:
 
     def cancel() -> None:
         if version is not None:
-            dbos_seam.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
+            dbos_sdk.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
         engine().client.cancel_workflow(workflow_id)
 
     # Outside this task's context: inside it the cancellation would be recorded as a step.
-    await asyncio.get_running_loop().run_in_executor(dbos_seam.executor_pool(), cancel)
+    await asyncio.get_running_loop().run_in_executor(dbos_sdk.executor_pool(), cancel)
 
 
 def _settle(waiting: asyncio.Future[Outcome], outcome: Outcome) -> None:

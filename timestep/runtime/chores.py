@@ -11,12 +11,13 @@ from dbos import DBOSClient, WorkflowStatus
 from timestep.client.approvals import expire_approvals
 from timestep.client.runs import cancel_run, resume_run
 from timestep.client.serializer import encode_error
-from timestep.durable import dbos_seam, in_flight
+from timestep.durable import in_flight
 from timestep.durable.engine import forget_left, left_workflows
 from timestep.durable.rate_limits import note_pauses
 from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.durable.schedule import start_missed_ticks
+from timestep.durable.seams import dbos_sdk
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
@@ -89,7 +90,7 @@ class Chores:
 
     def _interrupt_cancelled(self) -> None:
         if running := in_flight.workflows_in_flight():
-            in_flight.interrupt(dbos_seam.cancelled_among(running))
+            in_flight.interrupt(dbos_sdk.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
@@ -97,7 +98,7 @@ class Chores:
         statuses = self._statuses_of(ids)
         parked = [each for each in ids if statuses.get(each) == "CANCELLED"]
         if parked:  # executors of the version that parked them do not know the agents
-            dbos_seam.bind_workflows(self._client, parked, self._version)
+            dbos_sdk.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0], is_bound=True)
@@ -111,12 +112,12 @@ class Chores:
         At the second look in a row what was left in the middle; after many what was claimed and has not begun. A crowd
         that is claimed at once begins one by one, and who is put back too soon calls its model twice.
         """
-        left, active = left_workflows(), dbos_seam.active_workflow_ids()
-        idle = dbos_seam.idle_workflows(self._executor_id)
+        left, active = left_workflows(), dbos_sdk.active_workflow_ids()
+        idle = dbos_sdk.idle_workflows(self._executor_id)
         forget_left(left - idle - set(active))
         self._idle = {workflow_id: self._idle.get(workflow_id, 0) + 1 for workflow_id in idle}
         lost = [each for each, looks in self._idle.items() if looks >= (2 if each in left else LOOKS_BEFORE_LOST)]
-        dbos_seam.recover_lost(self._executor_id, lost)
+        dbos_sdk.recover_lost(self._executor_id, lost)
 
     def _tie_loose_ends(self) -> None:
         """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up.

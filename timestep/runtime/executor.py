@@ -26,9 +26,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from timestep.durable import dbos_seam
 from timestep.durable.gate import Gate
 from timestep.durable.registry import registered_names
+from timestep.durable.seams import dbos_sdk
 from timestep.errors import ExecutorIdInUseError
 from timestep.ids import SEGMENT_QUEUE
 from timestep.runtime.versions import LiveExecutor, Versions
@@ -250,7 +250,7 @@ class Executor:
             log.error("Executor %s was taken over by another one and stops; its runs go on elsewhere.", self.id)
         self._gate.is_fenced = True
         if self._has_launched:
-            dbos_seam.stop_taking_work()
+            dbos_sdk.stop_taking_work()
 
     def _take_over(self, connection: psycopg.Connection[Any], others: list[_Other]) -> None:
         gone = [each for each in others if each.is_free and self._is_gone(connection, each)]
@@ -287,15 +287,15 @@ class Executor:
                 self._versions.adopt(executor_id)
 
         def leave_rate_limits() -> None:
-            dbos_seam.leave_rate_limits(executor_id, SEGMENT_QUEUE)
+            dbos_sdk.leave_rate_limits(executor_id, SEGMENT_QUEUE)
 
         def count_starts_again() -> None:
-            dbos_seam.count_starts_again(executor_id, has_left=has_left)
+            dbos_sdk.count_starts_again(executor_id, has_left=has_left)
 
         for preparation in (adopt_other_versions, leave_rate_limits, count_starts_again):
             self._do(connection, preparation)
-        count = dbos_seam.recover_executors([executor_id])
-        left = dbos_seam.pending_of_executor(executor_id)
+        count = dbos_sdk.recover_executors([executor_id])
+        left = dbos_sdk.pending_of_executor(executor_id)
         if count:
             log.warning("Executor %s is gone; %d of its runs go on here.", executor_id, count)
         if not left:

@@ -17,13 +17,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from timestep.client.runs import connect_client, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
-from timestep.durable import dbos_seam, ending, runner
+from timestep.durable import ending, runner
 from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.gate import gate
 from timestep.durable.queue import make_queues
 from timestep.durable.registry import registered_names
 from timestep.durable.schedule import apply_waiting_schedules, start_missed_ticks
-from timestep.durable.threads import run_in_thread
+from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.workflow import register_workflows
 from timestep.errors import (
     AgentNotRegisteredError,
@@ -124,7 +125,7 @@ def configure_dbos(
             "rate_limits": rate_limits,
         }
         arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        set_current_settings(resolve_settings(dbos_url=dbos_seam.configured_database_url(), **arguments))
+        set_current_settings(resolve_settings(dbos_url=dbos_sdk.configured_database_url(), **arguments))
     return Done()
 
 
@@ -178,7 +179,7 @@ def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
 
     What is left is handed over at once when the process stops.
     """
-    dbos_seam.stop_taking_work()
+    dbos_sdk.stop_taking_work()
     gate.is_draining = True
     deadline = time.monotonic() + seconds
     while gate.inside and time.monotonic() < deadline:
@@ -213,8 +214,8 @@ def _launch(queues: Sequence[str] | None) -> None:
         client = connect_client(database, name=settings.name)
         _catch_up(database, client)
         DBOS.launch()
-        dbos_seam.separate_tool_threads(settings.tool_threads)
-        dbos_seam.shorten_ways(database.autocommit_engine)
+        dbos_sdk.separate_tool_threads(settings.tool_threads)
+        dbos_sdk.shorten_ways(database.autocommit_engine)
         set_engine(
             Engine(
                 settings=settings,
@@ -278,7 +279,7 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
 
 
 def _stop(executor: Executor, launched: Engine) -> None:
-    dbos_seam.stop_taking_work()
+    dbos_sdk.stop_taking_work()
     gate.is_draining = True
     executor.rest()
     ending.finish()

@@ -31,8 +31,8 @@ from dbos._sys_db import OperationResultInternal, RecordedResult, SystemDatabase
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Engine
 
-from timestep.durable.rounds import Rounds
-from timestep.durable.threads import SortingExecutor
+from timestep.durable.seams.group_commit import Rounds
+from timestep.durable.seams.tool_threads import SortingExecutor
 from timestep.errors import UnsupportedError
 from timestep.ids import DBOS_SCHEMA, SEGMENT_MARK, STREAM_KEY
 
