@@ -43,7 +43,7 @@ from dbos import DBOS
 
 import timestep
 from timestep.client.serializer import JournalSerializer
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 from timestep.durable.seams import dbos_sdk
 
 TURNS = 6

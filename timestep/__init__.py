@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from timestep.durable.gather import gather_runs
     from timestep.durable.journal import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
+    from timestep.durable.process.registered_agents import register_agents
+    from timestep.durable.process.tool_policies import tool_policy
     from timestep.durable.queue import RunHandle, create_queue, queue_agent_workflow
     from timestep.durable.queue_many import queue_many
-    from timestep.durable.registry import register_agents
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_state_store import RunStateStore
     from timestep.durable.schedule import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.tool_call import current_tool_call
-    from timestep.durable.tool_policy import tool_policy
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
     from timestep.models.compatible import OpenAICompatibleProvider
     from timestep.models.fallback import FallbackModel
@@ -85,7 +85,7 @@ _HOMES = {
     "queue_agent_workflow": "timestep.durable.queue",
     "queue_many": "timestep.durable.queue_many",
     "raise_limits": "timestep.client.approvals",
-    "register_agents": "timestep.durable.registry",
+    "register_agents": "timestep.durable.process.registered_agents",
     "register_serializer": "timestep.durable.journal",
     "reject": "timestep.client.approvals",
     "run_agent": "timestep.durable.plain",
@@ -93,7 +93,7 @@ _HOMES = {
     "set_default_model_provider": "timestep.models.multi_model",
     "settle": "timestep.client.approvals",
     "stream_run": "timestep.client.events",
-    "tool_policy": "timestep.durable.tool_policy",
+    "tool_policy": "timestep.durable.process.tool_policies",
     "wait_run": "timestep.durable.start",
     "web_search": "timestep.tools.web_search",
 }

@@ -20,7 +20,7 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message, function
 
 import timestep
 from timestep import Session
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.embedded_postgres import EmbeddedPostgres
 
 INPUT = [{"role": "user", "content": "Hello"}]

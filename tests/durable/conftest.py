@@ -19,8 +19,8 @@ from psycopg.rows import dict_row
 
 import timestep
 from timestep.durable import schedule
-from timestep.durable.engine import engine as launched_engine
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.engine import engine as launched_engine
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.durable.start import read_result
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.runtime import chores

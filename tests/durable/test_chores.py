@@ -12,9 +12,9 @@ from agents.testing import ScriptedModel
 from dbos import DBOSClient
 
 from timestep.client.runs import cancel_run, connect_client
-from timestep.durable import engine
-from timestep.durable.gate import Gate
-from timestep.durable.registry import register_agents
+from timestep.durable.process import engine
+from timestep.durable.process.gate import Gate
+from timestep.durable.process.registered_agents import register_agents
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import Approval, ApprovalKind, RunRequest
 from timestep.runtime import chores as chores_module

@@ -14,7 +14,7 @@ from agents.usage import Usage
 
 from timestep import RunStateStore, Session, run_agent_workflow, wait_run
 from timestep.client.runs import resume_run
-from timestep.durable.engine import engine as launched
+from timestep.durable.process.engine import engine as launched
 from timestep.errors import RunCancelledError, RunFailedError
 from timestep.store.runs import mark_cancelled
 

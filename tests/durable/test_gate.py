@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from timestep.durable.gate import Gate
+from timestep.durable.process.gate import Gate
 from timestep.errors import ExecutorFencedError
 
 

@@ -32,7 +32,7 @@ from timestep import (
 )
 from timestep.client.approvals import answer
 from timestep.client.runs import cancel_run, resume_run
-from timestep.durable.engine import engine as launched
+from timestep.durable.process.engine import engine as launched
 from timestep.errors import (
     AmbiguousCallError,
     ApprovalChangedError,

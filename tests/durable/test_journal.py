@@ -15,7 +15,7 @@ from dbos import DBOS, SetWorkflowID
 import timestep
 from timestep import run_agent_workflow
 from timestep.client.serializer import JournalSerializer
-from timestep.durable.engine import engine as launched_engine
+from timestep.durable.process.engine import engine as launched_engine
 from timestep.errors import JournalFormatError, ResultTooLargeError, ToolResultError
 
 

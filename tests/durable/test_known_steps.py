@@ -11,7 +11,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from dbos._sys_db import SystemDatabase
 
 from timestep import run_agent_workflow
-from timestep.durable.engine import engine as launched_engine
+from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.dbos_sdk import Known
 from timestep.errors import RunCancelledError

@@ -27,7 +27,7 @@ from timestep import (
     run_agent_workflow,
     wait_run,
 )
-from timestep.durable.engine import engine as launched_engine
+from timestep.durable.process.engine import engine as launched_engine
 from timestep.errors import DatabaseNotReadyError, SettingsError
 from timestep.runtime import launch
 from timestep.runtime.chores import Chores

@@ -23,8 +23,8 @@ from timestep import (
 )
 from timestep.client.queues import get_queue, pause_queue
 from timestep.client.runs import cancel_run, resume_run
-from timestep.durable.engine import engine as launched_engine
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.engine import engine as launched_engine
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.errors import InvalidInputError, RunDuplicatedError, RunInputMismatchError, TimestepError
 
 

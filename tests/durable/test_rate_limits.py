@@ -19,9 +19,10 @@ from turns import Turns
 from timestep import FallbackModel, run_agent_workflow, set_default_model_provider
 from timestep.client import Client
 from timestep.client.events import stream_run
-from timestep.durable import in_flight, rate_limits
-from timestep.durable.engine import engine as launched_engine
-from timestep.durable.gate import gate
+from timestep.durable import rate_limits
+from timestep.durable.process import running_steps
+from timestep.durable.process.engine import engine as launched_engine
+from timestep.durable.process.gate import gate
 from timestep.store.segments import start_segment
 
 LIMITS = {
@@ -235,7 +236,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_takes_nothing(
         with pytest.raises(Exception, match="cancelled"):
             await running
         assert (await client.get_run(new_id)).waits_for is None
-    await asyncio.to_thread(until, lambda: new_id not in in_flight.workflows_in_flight(), "its step is interrupted")
+    await asyncio.to_thread(until, lambda: new_id not in running_steps.workflows_in_flight(), "its step is interrupted")
     assert model.count == 1
     assert engine.value(OWED.format("requests_free_at"), "twice") <= owed
     lift(engine, "twice")

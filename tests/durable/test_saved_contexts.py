@@ -16,7 +16,7 @@ from timestep import (
     register_agents,
     run_agent,
 )
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.errors import (
     InvalidInputError,
     SnapshotMismatchError,

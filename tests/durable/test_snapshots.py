@@ -22,7 +22,7 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.client.runs import cancel_run
-from timestep.durable.engine import engine as launched
+from timestep.durable.process.engine import engine as launched
 from timestep.errors import (
     InvalidInputError,
     RunStateNotFoundError,

@@ -13,7 +13,7 @@ from dbos import DBOS, SetWorkflowID
 from test_own_workflows import again, workflow
 
 from timestep import Client, gather_runs, queue_agent_workflow, run_agent_workflow, wait_run
-from timestep.durable.gate import gate
+from timestep.durable.process.gate import gate
 from timestep.errors import InvalidInputError, RunCancelledError, RunNotFoundError, UnsupportedError
 
 FAN_OUT = 3

@@ -12,8 +12,9 @@ from agents import Agent, Model, ModelResponse, Usage
 from agents.testing import assistant_message
 
 from timestep import run_agent_workflow
-from timestep.durable import step, turnstile
-from timestep.durable.turnstile import CALM_SECONDS, ROUNDS_BETWEEN, Turnstile
+from timestep.durable import step
+from timestep.durable.process import turnstile
+from timestep.durable.process.turnstile import CALM_SECONDS, ROUNDS_BETWEEN, Turnstile
 
 
 class Clock:

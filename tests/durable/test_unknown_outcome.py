@@ -22,7 +22,7 @@ from timestep import (
     tool_policy,
     wait_run,
 )
-from timestep.durable.engine import engine as launched
+from timestep.durable.process.engine import engine as launched
 from timestep.errors import InvalidInputError, OutcomeUnknownError
 from timestep.store.tool_calls import ToolCall, reserve_call
 

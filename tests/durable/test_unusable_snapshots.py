@@ -19,8 +19,8 @@ from timestep import (
     wait_run,
 )
 from timestep.client.runs import resume_run
-from timestep.durable.engine import engine as launched
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.engine import engine as launched
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.errors import (
     AgentAlreadyRegisteredError,
     SnapshotDamagedError,

@@ -18,8 +18,8 @@ from model_calls import ask, stream
 from ollama_server import OllamaServer
 
 import timestep
-from timestep.durable.engine import engine
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.engine import engine
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.models import ollama_model
 from timestep.models.ollama_model import OllamaModel
 from timestep.models.ollama_provider import OllamaModelProvider

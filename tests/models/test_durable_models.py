@@ -51,7 +51,7 @@ from timestep import (
     set_default_model_provider,
     stream_run,
 )
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 from timestep.errors import ModelProviderError, NotDurableError
 from timestep.store.usage import list_usage
 

@@ -21,7 +21,7 @@ from timestep import (
     run_agent_workflow,
     set_default_model_provider,
 )
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 
 pytestmark = pytest.mark.usefixtures("launched")
 

@@ -23,8 +23,8 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from provider_server import ProviderServer
 
 import timestep
-from timestep.durable.engine import engine
-from timestep.durable.registry import forget_agents
+from timestep.durable.process.engine import engine
+from timestep.durable.process.registered_agents import forget_agents
 
 MakeAgent = Callable[..., Agent[Any]]
 

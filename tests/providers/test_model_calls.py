@@ -24,7 +24,7 @@ from provider_server import (
 )
 
 from timestep import run_agent, run_agent_workflow, stream_run
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 from timestep.errors import IncompleteModelResponseError
 
 pytestmark = pytest.mark.usefixtures("launched")

@@ -40,7 +40,7 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.durable import rate_limits
-from timestep.durable.gate import gate
+from timestep.durable.process.gate import gate
 from timestep.durable.scope import Scope
 from timestep.runtime import drain
 from timestep.runtime import executor as runtime_executor

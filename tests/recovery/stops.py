@@ -16,7 +16,7 @@ from dbos import DBOS, StepReservation
 from dbos import _context as dbos_context
 
 from timestep.durable import resume, start
-from timestep.durable.gate import Gate
+from timestep.durable.process.gate import Gate
 from timestep.durable.seams import dbos_sdk
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id

@@ -86,7 +86,7 @@ def register_modules(names: Sequence[str]) -> None:
         InvalidInputError: a module cannot be imported, or has no agent.
         AgentAlreadyRegisteredError: two agents of different definitions have one name.
     """
-    from timestep.durable.registry import register_agents, registered_names
+    from timestep.durable.process.registered_agents import register_agents, registered_names
 
     for name in names:
         before = registered_names()

@@ -124,8 +124,8 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     from timestep.cli.quiet import quieten
     from timestep.cli.runs.ending import show_ending
     from timestep.cli.runs.follow import AnswerPrinter
-    from timestep.durable.engine import engine
-    from timestep.durable.registry import register_on_the_way
+    from timestep.durable.process.engine import engine
+    from timestep.durable.process.registered_agents import register_on_the_way
     from timestep.runtime import cleanup_dbos, ensure_dbos_launched
 
     agent, _ = load_agent(reference)
@@ -146,7 +146,7 @@ def _run_here(options: Options, reference: str) -> ExitCode:
 async def _execute(options: Options, agent: Agent[Any], module: str, printer: Any) -> StoredRun:
     """Execute the run and print it until it has ended. After Ctrl-C, or the wait, this process ends here."""
     from timestep.cli.runs.follow import follow_run
-    from timestep.durable.engine import engine
+    from timestep.durable.process.engine import engine
     from timestep.durable.start import run_agent_workflow
 
     loop = asyncio.get_running_loop()
@@ -185,7 +185,7 @@ def _is_refused(work: asyncio.Future[Any]) -> bool:
 
 def _leave(options: Options, agent: str, module: str) -> NoReturn:
     """End this process with the run unfinished, as a crash would, but with its executor's lock given up first."""
-    from timestep.durable.engine import engine
+    from timestep.durable.process.engine import engine
     from timestep.runtime import cleanup_dbos, drain
     from timestep.store.executors import list_live_executors
 

@@ -68,7 +68,7 @@ def command(context: click.Context, modules: tuple[str, ...], processes: int, pa
 
 def _wait(stop: StopSignal, *, parent: int | None) -> None:
     """Return when a signal came, or when the parent that started this process has died."""
-    from timestep.durable.gate import gate
+    from timestep.durable.process.gate import gate
     from timestep.runtime import cleanup_dbos
 
     while not stop.wait(LOOK_SECONDS):
@@ -92,8 +92,8 @@ def _calm_garbage_collector() -> None:
 def _ready_line() -> str:
     from dbos import DBOS
 
-    from timestep.durable.engine import engine
-    from timestep.durable.registry import registered_names
+    from timestep.durable.process.engine import engine
+    from timestep.durable.process.registered_agents import registered_names
 
     me = engine()
     agents = ", ".join(registered_names())

@@ -7,8 +7,8 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.durable.engine import engine, ensure_engine
 from timestep.durable.parent import waiting
+from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.queue import RunHandle
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from timestep.durable.gate import gate
+from timestep.durable.process.gate import gate
 from timestep.durable.seams import dbos_sdk
 from timestep.errors import UnsupportedError
 from timestep.ids import MAX_ID_CHARACTERS, new_run_id, run_of_segment

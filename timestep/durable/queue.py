@@ -13,8 +13,8 @@ from dbos import DBOS
 from timestep.client import queues as desk
 from timestep.client.queues import OnDuplicate, queued_run
 from timestep.durable.claim import claimed
-from timestep.durable.engine import engine, ensure_engine, is_engine_launched
 from timestep.durable.origin import Origin, snapshot_elsewhere
+from timestep.durable.process.engine import engine, ensure_engine, is_engine_launched
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.resume import continue_run

@@ -8,7 +8,7 @@ from typing import Any, cast
 from agents import Agent, RunState
 
 from timestep.client.queues import OnDuplicate, enqueue_runs, queued_run
-from timestep.durable.engine import engine, ensure_engine
+from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.queue import RunHandle
 from timestep.durable.request import build_request
 from timestep.durable.seams.tool_threads import run_in_thread

@@ -16,7 +16,7 @@ from timestep.durable.context_changes import dump_context, is_typed
 from timestep.durable.origin import Origin, origin_of, with_origin
 from timestep.durable.output import dump_output, load_output
 from timestep.durable.parent import next_run_id, parent_run_id
-from timestep.durable.registry import RegisteredAgent
+from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.agents_sdk import current_agent_of
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id

@@ -12,7 +12,7 @@ from typing import Any
 from dbos import DBOS
 
 from timestep.client.sessions import Session
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 from timestep.ids import STEP_SESSION_WRITE
 from timestep.store.sessions import append_items_once, read_items
 

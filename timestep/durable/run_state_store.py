@@ -14,7 +14,7 @@ from timestep.durable.close import check_snapshot_size
 from timestep.durable.context_changes import load_context
 from timestep.durable.origin import origin_of_snapshot, with_origin
 from timestep.durable.output import load_output
-from timestep.durable.registry import find_agent
+from timestep.durable.process.registered_agents import find_agent
 from timestep.durable.saved_context import ContextDeserializer, ContextSerializer
 from timestep.durable.seams import agents_sdk
 from timestep.durable.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save

@@ -13,7 +13,7 @@ from dbos import DBOSClient
 from timestep.client.crontab import check_crontab, next_tick
 from timestep.client.runs import digest_of
 from timestep.client.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
-from timestep.durable.engine import engine, is_engine_launched
+from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.request import build_request
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.tool_threads import run_in_thread

@@ -9,10 +9,10 @@ from typing import Any
 from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
-from timestep.durable.definition import reachable_agents
 from timestep.durable.mcp import using_tool_lists
 from timestep.durable.origin import Origin, origin_of
 from timestep.durable.output import dump_output
+from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.saved_context import (
     ContextDeserializer,
     ContextSerializer,

@@ -16,10 +16,10 @@ from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.client.serializer import decode_error, encode_error
-from timestep.durable import in_flight, turnstile
-from timestep.durable.gate import gate
 from timestep.durable.halt import Halted, error_of
 from timestep.durable.journal import Json, dump_checked
+from timestep.durable.process import running_steps, turnstile
+from timestep.durable.process.gate import gate
 from timestep.durable.scope import Segment
 from timestep.durable.seams import dbos_sdk
 from timestep.store.json_text import dump_json
@@ -106,7 +106,7 @@ async def _run(
     body: Callable[[], Coroutine[Any, Any, tuple[Envelope, str]]],
 ) -> Envelope:
     gate.inside += 1
-    running = in_flight.enter(DBOS.workflow_id or "")
+    running = running_steps.enter(DBOS.workflow_id or "")
     try:
         return await dbos_sdk.run_reserved(reservation, name, body, segment.known)
     except asyncio.CancelledError:
@@ -117,7 +117,7 @@ async def _run(
     except Exception as error:
         raise StepFailure(error) from error
     finally:
-        in_flight.leave(running)
+        running_steps.leave(running)
         gate.inside -= 1
 
 

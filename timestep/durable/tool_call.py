@@ -21,17 +21,17 @@ from timestep.durable.context_changes import apply_changes, changes_since, finge
 from timestep.durable.events import StepEvents
 from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.parent import parent_of_runs
-from timestep.durable.scope import CallSlot, Scope, active_scope, entered
-from timestep.durable.seams import agents_sdk, dbos_sdk
-from timestep.durable.seams.tool_threads import tool_body
-from timestep.durable.step import Envelope, run_step, value_of
-from timestep.durable.tool_policy import (
+from timestep.durable.process.tool_policies import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
     OnCrash,
     ToolPolicy,
     policy_of,
 )
+from timestep.durable.scope import CallSlot, Scope, active_scope, entered
+from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams.tool_threads import tool_body
+from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall

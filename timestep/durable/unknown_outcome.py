@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from timestep.durable.engine import engine
 from timestep.durable.halt import Halted, Question
+from timestep.durable.process.engine import engine
 from timestep.durable.scope import Segment
 from timestep.durable.step import Envelope
 from timestep.records import Approval, ToolCall

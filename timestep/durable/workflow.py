@@ -17,13 +17,13 @@ from dbos import DBOS
 from timestep.client.runs import copy_journal, request_of
 from timestep.client.schedules import start_tick
 from timestep.client.serializer import encode_error
-from timestep.durable import ending
 from timestep.durable.close import closing_of, reason_of
-from timestep.durable.engine import engine, while_launched
 from timestep.durable.events import begin_stream
-from timestep.durable.gate import gate
 from timestep.durable.limits import limits_with
-from timestep.durable.registry import RegisteredAgent, find_agent
+from timestep.durable.process import closed_workflows
+from timestep.durable.process.engine import engine, while_launched
+from timestep.durable.process.gate import gate
+from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
 from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.scope import Segment
 from timestep.durable.seams import dbos_sdk
@@ -98,7 +98,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         if not await engine().database.run_until_done(close_segment, closing):
             await _check_closed(run_id, number)
         summary = {"run_id": run_id, "segment": number, "status": closing.status}
-        ending.closed(workflow_id, summary)
+        closed_workflows.closed(workflow_id, summary)
         waiting = _expected.get(workflow_id)
         if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
             waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)

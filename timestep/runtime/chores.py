@@ -11,10 +11,10 @@ from dbos import DBOSClient, WorkflowStatus
 from timestep.client.approvals import expire_approvals
 from timestep.client.runs import cancel_run, resume_run
 from timestep.client.serializer import encode_error
-from timestep.durable import in_flight
-from timestep.durable.engine import forget_left, left_workflows
+from timestep.durable.process import running_steps
+from timestep.durable.process.engine import forget_left, left_workflows
+from timestep.durable.process.registered_agents import registered_names
 from timestep.durable.rate_limits import note_pauses
-from timestep.durable.registry import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.durable.schedule import start_missed_ticks
 from timestep.durable.seams import dbos_sdk
@@ -89,8 +89,8 @@ class Chores:
         expire_approvals(self._database)
 
     def _interrupt_cancelled(self) -> None:
-        if running := in_flight.workflows_in_flight():
-            in_flight.interrupt(dbos_sdk.cancelled_among(running))
+        if running := running_steps.workflows_in_flight():
+            running_steps.interrupt(dbos_sdk.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.

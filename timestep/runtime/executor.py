@@ -26,8 +26,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from timestep.durable.gate import Gate
-from timestep.durable.registry import registered_names
+from timestep.durable.process.gate import Gate
+from timestep.durable.process.registered_agents import registered_names
 from timestep.durable.seams import dbos_sdk
 from timestep.errors import ExecutorIdInUseError
 from timestep.ids import SEGMENT_QUEUE

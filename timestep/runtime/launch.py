@@ -17,11 +17,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from timestep.client.runs import connect_client, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
-from timestep.durable import ending, runner
-from timestep.durable.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
-from timestep.durable.gate import gate
+from timestep.durable import runner
+from timestep.durable.process import closed_workflows
+from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
+from timestep.durable.process.gate import gate
+from timestep.durable.process.registered_agents import registered_names
 from timestep.durable.queue import make_queues
-from timestep.durable.registry import registered_names
 from timestep.durable.schedule import apply_waiting_schedules, start_missed_ticks
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.tool_threads import run_in_thread
@@ -282,7 +283,7 @@ def _stop(executor: Executor, launched: Engine) -> None:
     dbos_sdk.stop_taking_work()
     gate.is_draining = True
     executor.rest()
-    ending.finish()
+    closed_workflows.finish()
     DBOS.destroy()
     launched.client.destroy()
     executor.stop()

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents import Agent, RunConfig, RunHooks
 
-from timestep.durable.definition import define_agent
+from timestep.durable.process.agent_definition import define_agent
 from timestep.errors import (
     AgentAlreadyRegisteredError,
     AgentNotRegisteredError,

@@ -8,7 +8,7 @@ import contextvars
 import weakref
 from collections.abc import Generator
 
-from timestep.durable.engine import engine
+from timestep.durable.process.engine import engine
 from timestep.store.runs import settled_among
 
 WATCH_SECONDS = 0.5
