@@ -15,9 +15,10 @@ import side_log
 from dbos import DBOS, StepReservation
 from dbos import _context as dbos_context
 
-from timestep.durable import resume, start
+from timestep.durable import start
 from timestep.durable.process.gate import Gate
 from timestep.durable.seams import dbos_sdk
+from timestep.durable.states import resume
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id
 from timestep.store.connection import Database

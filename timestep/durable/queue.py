@@ -12,14 +12,14 @@ from dbos import DBOS
 
 from timestep.client import queues as desk
 from timestep.client.queues import OnDuplicate, queued_run
-from timestep.durable.claim import claimed
-from timestep.durable.origin import Origin, snapshot_elsewhere
 from timestep.durable.process.engine import engine, ensure_engine, is_engine_launched
 from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
-from timestep.durable.resume import continue_run
 from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
+from timestep.durable.states.claim import claimed
+from timestep.durable.states.origin import Origin, snapshot_elsewhere
+from timestep.durable.states.resume import continue_run
 from timestep.errors import InvalidInputError, SettingsError
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus

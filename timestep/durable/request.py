@@ -12,12 +12,12 @@ from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
 
 from timestep.client.sessions import Session
-from timestep.durable.context_changes import dump_context, is_typed
-from timestep.durable.origin import Origin, origin_of, with_origin
-from timestep.durable.output import dump_output, load_output
 from timestep.durable.parent import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.agents_sdk import current_agent_of
+from timestep.durable.states.context import dump_context, is_typed
+from timestep.durable.states.origin import Origin, origin_of, with_origin
+from timestep.durable.states.output import dump_output, load_output
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item

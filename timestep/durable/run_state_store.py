@@ -11,13 +11,13 @@ from typing import Any, overload
 from agents import Agent, RunState
 
 from timestep.durable.close import check_snapshot_size
-from timestep.durable.context_changes import load_context
-from timestep.durable.origin import origin_of_snapshot, with_origin
-from timestep.durable.output import load_output
 from timestep.durable.process.registered_agents import find_agent
-from timestep.durable.saved_context import ContextDeserializer, ContextSerializer
 from timestep.durable.seams import agents_sdk
-from timestep.durable.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save
+from timestep.durable.states.context import load_context
+from timestep.durable.states.origin import origin_of_snapshot, with_origin
+from timestep.durable.states.output import load_output
+from timestep.durable.states.saved_context import ContextDeserializer, ContextSerializer
+from timestep.durable.states.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save
 from timestep.errors import InvalidInputError, RunStateNotFoundError, SnapshotMismatchError
 from timestep.ids import check_session_id, new_session_id
 from timestep.run_state.envelope import Snapshot

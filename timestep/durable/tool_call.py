@@ -17,7 +17,6 @@ from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
 from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error
-from timestep.durable.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.events import StepEvents
 from timestep.durable.journal import check_size, decode_value, encode_value
 from timestep.durable.parent import parent_of_runs
@@ -31,6 +30,7 @@ from timestep.durable.process.tool_policies import (
 from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
+from timestep.durable.states.context import apply_changes, changes_since, fingerprint
 from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError

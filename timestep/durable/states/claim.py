@@ -15,7 +15,7 @@ from typing import Any
 from agents import RunResultStreaming
 from dbos import DBOS
 
-from timestep.durable.origin import Origin
+from timestep.durable.states.origin import Origin
 from timestep.run_state.state_file import held_file
 from timestep.store.connection import Database
 from timestep.store.current import open_current_database, open_other_database

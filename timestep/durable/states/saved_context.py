@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from timestep.durable.context_changes import is_typed, load_context
+from timestep.durable.states.context import is_typed, load_context
 from timestep.errors import InvalidInputError
 
 ContextSerializer = Callable[[Any], Mapping[str, Any]]

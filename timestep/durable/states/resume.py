@@ -15,9 +15,9 @@ from agents import RunState
 
 from timestep.client import runs
 from timestep.client.runs import digest_of
-from timestep.durable.decisions import StateDecision, decisions_of_state
-from timestep.durable.origin import Origin
 from timestep.durable.process.engine import engine
+from timestep.durable.states.decisions import StateDecision, decisions_of_state
+from timestep.durable.states.origin import Origin
 from timestep.errors import (
     ApprovalAlreadyDecided,
     ApprovalChangedError,

@@ -10,16 +10,16 @@ from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
 from timestep.durable.mcp import using_tool_lists
-from timestep.durable.origin import Origin, origin_of
-from timestep.durable.output import dump_output
 from timestep.durable.process.agent_definition import reachable_agents
-from timestep.durable.saved_context import (
+from timestep.durable.seams import agents_sdk
+from timestep.durable.states.origin import Origin, origin_of
+from timestep.durable.states.output import dump_output
+from timestep.durable.states.saved_context import (
     ContextDeserializer,
     ContextSerializer,
     check_saved_context,
     dump_saved_context,
 )
-from timestep.durable.seams import agents_sdk
 from timestep.errors import InvalidInputError, SnapshotDamagedError, SnapshotMismatchError, TimestepError
 from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
 from timestep.run_state.reading import check_readable
