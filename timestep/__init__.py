@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from timestep.client.events import stream_run
     from timestep.client.sessions import Session
     from timestep.durable.gather import gather_runs
-    from timestep.durable.journal import register_serializer
+    from timestep.durable.journal.values import register_serializer
     from timestep.durable.plain import consume_result, default_result_processor, run_agent
     from timestep.durable.process.registered_agents import register_agents
     from timestep.durable.process.tool_policies import tool_policy
@@ -86,7 +86,7 @@ _HOMES = {
     "queue_many": "timestep.durable.queue_many",
     "raise_limits": "timestep.client.approvals",
     "register_agents": "timestep.durable.process.registered_agents",
-    "register_serializer": "timestep.durable.journal",
+    "register_serializer": "timestep.durable.journal.values",
     "reject": "timestep.client.approvals",
     "run_agent": "timestep.durable.plain",
     "run_agent_workflow": "timestep.durable.start",

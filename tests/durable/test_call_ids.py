@@ -9,7 +9,7 @@ from agents.testing import function_call
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from timestep.durable.scope import CallSlot, Scope, Segment
+from timestep.durable.journal.scope import CallSlot, Scope, Segment
 
 MARKS = st.text(st.sampled_from(":/#%~.+12a"), min_size=1, max_size=6)
 CALL_IDS = st.lists(

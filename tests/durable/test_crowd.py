@@ -16,7 +16,7 @@ from agents.testing import function_call
 from turns import Turns
 
 from timestep import Client, current_tool_call, register_agents, run_agent_workflow, wait_run
-from timestep.durable.scope import Scope, Segment
+from timestep.durable.journal.scope import Scope, Segment
 from timestep.durable.seams import dbos_sdk
 
 RUNS = int(os.environ.get("TIMESTEP_CROWD_RUNS", "60"))

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from timestep import register_serializer
 from timestep.client.serializer import JournalSerializer, decode_error, encode_error
-from timestep.durable.journal import check_size, decode_value, encode_value
+from timestep.durable.journal.values import check_size, decode_value, encode_value
 from timestep.errors import JournalFormatError, ResultTooLargeError, RunFailedError, ToolResultError
 
 TEXT = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates and NUL included

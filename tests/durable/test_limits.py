@@ -20,8 +20,8 @@ from timestep import (
     run_agent_workflow,
     wait_run,
 )
+from timestep.durable.journal.scope import Record, Segment
 from timestep.durable.limits import used_by
-from timestep.durable.scope import Record, Segment
 from timestep.errors import InvalidInputError, LimitReachedError, UnsupportedError
 from timestep.store.segments import Used
 

@@ -40,8 +40,8 @@ from timestep import (
     run_agent_workflow,
 )
 from timestep.durable import rate_limits
+from timestep.durable.journal.scope import Scope
 from timestep.durable.process.gate import gate
-from timestep.durable.scope import Scope
 from timestep.runtime import drain
 from timestep.runtime import executor as runtime_executor
 

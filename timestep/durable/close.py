@@ -11,11 +11,11 @@ from agents import RunResult, RunResultStreaming
 from agents.version import __version__ as sdk_version
 
 from timestep.client.serializer import encode_error
-from timestep.durable.halt import error_of
+from timestep.durable.journal.halt import error_of
+from timestep.durable.journal.scope import Segment
 from timestep.durable.process.engine import engine
 from timestep.durable.process.tool_policies import policy_of
 from timestep.durable.run import Outcome, items_already_stored
-from timestep.durable.scope import Segment
 from timestep.durable.states.decisions import call_id_of, digest_of_arguments
 from timestep.durable.states.output import dump_output
 from timestep.errors import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.durable.parent import waiting
+from timestep.durable.journal.child_runs import waiting
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.queue import RunHandle
 from timestep.durable.seams import dbos_sdk

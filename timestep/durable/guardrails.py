@@ -25,10 +25,10 @@ from agents.tool_context import ToolContext
 from dbos import StepReservation
 from pydantic import TypeAdapter
 
-from timestep.durable.journal import Json, decode_value, encode_value
-from timestep.durable.scope import Scope, active_scope
+from timestep.durable.journal.scope import Scope, active_scope
+from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
-from timestep.durable.step import Envelope, run_step, value_of
 
 _TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
 

@@ -6,9 +6,9 @@ import copy
 import dataclasses
 from typing import Any
 
-from timestep.durable.scope import CallSlot, Scope, active_scope
+from timestep.durable.journal.scope import CallSlot, Scope, active_scope
+from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk
-from timestep.durable.step import Envelope, run_step, value_of
 
 
 async def execute_handoffs(**named: Any) -> Any:

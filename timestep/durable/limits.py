@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from timestep.durable.halt import Halted, Question
-from timestep.durable.scope import Scope, Segment
+from timestep.durable.journal.halt import Halted, Question
+from timestep.durable.journal.scope import Scope, Segment
 from timestep.records import LIMITS, Approval, RunLimits
 from timestep.store.segments import Used
 

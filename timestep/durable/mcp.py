@@ -20,9 +20,9 @@ from agents.mcp import MCPServer, MCPServerManager
 from mcp.types import Tool as MCPTool
 from pydantic import TypeAdapter
 
-from timestep.durable.scope import active_scope
+from timestep.durable.journal.scope import active_scope
+from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
-from timestep.durable.step import Envelope, run_step, value_of
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
 

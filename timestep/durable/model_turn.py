@@ -30,13 +30,13 @@ from openai.types.responses import Response, ResponseCompletedEvent
 from openai.types.responses.response_usage import ResponseUsage
 from pydantic import TypeAdapter
 
-from timestep.durable.events import StepEvents
+from timestep.durable.journal.scope import Scope, active_scope, agent_name, is_durable
+from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.step_events import StepEvents
 from timestep.durable.limits import check_limits
 from timestep.durable.model_retry import failure_of, seconds_to_retry
 from timestep.durable.rate_limits import CallLimits
-from timestep.durable.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.seams import agents_sdk
-from timestep.durable.step import Envelope, run_step, value_of
 from timestep.errors import IncompleteModelResponseError
 from timestep.models.fallback import ARGUMENTS, FallbackModel, check_behaviour
 from timestep.pricing import price_of

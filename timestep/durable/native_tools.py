@@ -16,10 +16,10 @@ from agents.editor import ApplyPatchResult
 from agents.tool import ShellCommandOutput, ShellResult
 from pydantic import TypeAdapter
 
-from timestep.durable.journal import decode_value, encode_value, register_serializer
-from timestep.durable.scope import CallSlot, Scope, active_scope
+from timestep.durable.journal.scope import CallSlot, Scope, active_scope
+from timestep.durable.journal.step import Envelope, value_of
+from timestep.durable.journal.values import decode_value, encode_value, register_serializer
 from timestep.durable.seams import agents_sdk
-from timestep.durable.step import Envelope, value_of
 from timestep.durable.tool_call import run_call
 
 

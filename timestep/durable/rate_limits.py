@@ -26,11 +26,11 @@ from urllib.parse import SplitResult, urlsplit
 from agents import FunctionTool, Model
 from agents.usage import Usage
 
-from timestep.durable.events import StepEvents
+from timestep.durable.journal.scope import Segment
+from timestep.durable.journal.step_events import StepEvents
 from timestep.durable.model_retry import seconds_refused
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.gate import gate
-from timestep.durable.scope import Segment
 from timestep.durable.seams import agents_sdk
 from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit

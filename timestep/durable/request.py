@@ -12,7 +12,7 @@ from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
 
 from timestep.client.sessions import Session
-from timestep.durable.parent import next_run_id, parent_run_id
+from timestep.durable.journal.child_runs import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.agents_sdk import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed

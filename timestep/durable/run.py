@@ -21,18 +21,18 @@ from agents import (
 from agents.run import DEFAULT_MAX_TURNS
 
 from timestep.client.runs import ends_with_error
-from timestep.durable.halt import Halted, Question
+from timestep.durable.journal.halt import Halted, Question
+from timestep.durable.journal.scope import Scope, Segment, entered
+from timestep.durable.journal.step import StepFailure
 from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.request import STATE_MARK, run_config_of, with_stored_output
 from timestep.durable.run_session import RunSession, read_session, write_session
-from timestep.durable.scope import Scope, Segment, entered
 from timestep.durable.seams import agents_sdk
 from timestep.durable.states.context import load_context
 from timestep.durable.states.decisions import apply_decisions
 from timestep.durable.states.origin import origin_of
 from timestep.durable.states.snapshots import check_snapshot, restore_state
-from timestep.durable.step import StepFailure
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
 from timestep.store.runs import StoredRun

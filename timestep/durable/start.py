@@ -14,7 +14,7 @@ from dbos import error as dbos_error
 
 from timestep.client.runs import SETTLED, digest_of, request_fields
 from timestep.client.runs import wait_run as wait_until
-from timestep.durable.parent import apart, waiting
+from timestep.durable.journal.child_runs import apart, waiting
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.ended_runs import watching
 from timestep.durable.process.engine import engine, ensure_engine

@@ -17,9 +17,11 @@ from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
 from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error
-from timestep.durable.events import StepEvents
-from timestep.durable.journal import check_size, decode_value, encode_value
-from timestep.durable.parent import parent_of_runs
+from timestep.durable.journal.child_runs import parent_of_runs
+from timestep.durable.journal.scope import CallSlot, Scope, active_scope, entered
+from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.step_events import StepEvents
+from timestep.durable.journal.values import check_size, decode_value, encode_value
 from timestep.durable.process.tool_policies import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -27,11 +29,9 @@ from timestep.durable.process.tool_policies import (
     ToolPolicy,
     policy_of,
 )
-from timestep.durable.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.states.context import apply_changes, changes_since, fingerprint
-from timestep.durable.step import Envelope, run_step, value_of
 from timestep.durable.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall

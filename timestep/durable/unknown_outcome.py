@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from timestep.durable.halt import Halted, Question
+from timestep.durable.journal.halt import Halted, Question
+from timestep.durable.journal.scope import Segment
+from timestep.durable.journal.step import Envelope
 from timestep.durable.process.engine import engine
-from timestep.durable.scope import Segment
-from timestep.durable.step import Envelope
 from timestep.records import Approval, ToolCall
 from timestep.store.json_text import storable_text
 from timestep.store.tool_calls import ToolCall as CallRow

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from timestep.durable.journal import Json
+from timestep.durable.journal.values import Json
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.store.json_text import dump_json
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from timestep.durable.scope import Scope
+from timestep.durable.journal.scope import Scope
 from timestep.durable.seams import dbos_sdk
 from timestep.ids import segment_id
 from timestep.store.stream_segments import FIRST, StreamSegment, insert_stream_segment, list_stream_segments

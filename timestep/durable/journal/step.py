@@ -16,11 +16,11 @@ from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.client.serializer import decode_error, encode_error
-from timestep.durable.halt import Halted, error_of
-from timestep.durable.journal import Json, dump_checked
+from timestep.durable.journal.halt import Halted, error_of
+from timestep.durable.journal.scope import Segment
+from timestep.durable.journal.values import Json, dump_checked
 from timestep.durable.process import running_steps, turnstile
 from timestep.durable.process.gate import gate
-from timestep.durable.scope import Segment
 from timestep.durable.seams import dbos_sdk
 from timestep.store.json_text import dump_json
 

@@ -19,10 +19,10 @@ from urllib.parse import quote
 from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, Tool
 from dbos import DBOS, StepReservation
 
-from timestep.durable.halt import Halt
+from timestep.durable.journal.halt import Halt
+from timestep.durable.journal.stream_writer import StreamWriter
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
-from timestep.durable.stream_writer import StreamWriter
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
 from timestep.store.segments import Used
