@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from timestep.durable.run_state_store import RunStateStore
     from timestep.durable.schedule import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
-    from timestep.durable.tool_call import current_tool_call
+    from timestep.durable.steps.tool_call import current_tool_call
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
     from timestep.models.compatible import OpenAICompatibleProvider
     from timestep.models.fallback import FallbackModel
@@ -74,7 +74,7 @@ _HOMES = {
     "consume_result": "timestep.durable.plain",
     "create_queue": "timestep.durable.queue",
     "create_scheduled_agent_workflow": "timestep.durable.schedule",
-    "current_tool_call": "timestep.durable.tool_call",
+    "current_tool_call": "timestep.durable.steps.tool_call",
     "default_result_processor": "timestep.durable.plain",
     "ensure_dbos_launched": "timestep.runtime",
     "gather_runs": "timestep.durable.gather",

@@ -21,7 +21,7 @@ from timestep import (
     wait_run,
 )
 from timestep.durable.journal.scope import Record, Segment
-from timestep.durable.limits import used_by
+from timestep.durable.steps.limits import used_by
 from timestep.errors import InvalidInputError, LimitReachedError, UnsupportedError
 from timestep.store.segments import Used
 

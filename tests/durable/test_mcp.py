@@ -16,9 +16,9 @@ from agents.mcp import MCPServer, MCPServerStdio, MCPServerStreamableHttp
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from timestep import approve, reject, run_agent_workflow, wait_run
-from timestep.durable.mcp import close_mcp_servers
 from timestep.durable.seams import agents_sdk
 from timestep.durable.start import read_result
+from timestep.durable.steps.mcp import close_mcp_servers
 
 PROGRAM = str(Path(__file__).with_name("mcp_desk.py"))
 Connect = Callable[[], MCPServer]

@@ -19,10 +19,10 @@ from turns import Turns
 from timestep import FallbackModel, run_agent_workflow, set_default_model_provider
 from timestep.client import Client
 from timestep.client.events import stream_run
-from timestep.durable import rate_limits
 from timestep.durable.process import running_steps
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.process.gate import gate
+from timestep.durable.steps import rate_limits
 from timestep.store.segments import start_segment
 
 LIMITS = {

@@ -8,7 +8,7 @@ import pytest
 from agents import ModelRetryBackoffSettings, ModelRetrySettings, OpenAIChatCompletionsModel
 from openai import AsyncOpenAI
 
-from timestep.durable.model_retry import seconds_to_retry
+from timestep.durable.steps.model_retry import seconds_to_retry
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 

@@ -39,9 +39,9 @@ from timestep import (
     register_agents,
     run_agent_workflow,
 )
-from timestep.durable import rate_limits
 from timestep.durable.journal.scope import Scope
 from timestep.durable.process.gate import gate
+from timestep.durable.steps import rate_limits
 from timestep.runtime import drain
 from timestep.runtime import executor as runtime_executor
 

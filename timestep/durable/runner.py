@@ -12,11 +12,11 @@ from typing import Any
 from agents import Agent, InputGuardrail, RunConfig, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner
 
-from timestep.durable import guardrails, handoffs, mcp, model_turn, native_tools, tool_call
 from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.states.origin import note_end
+from timestep.durable.steps import guardrails, handoffs, mcp, model_turn, native_tools, tool_call
 from timestep.settings import current_settings
 
 

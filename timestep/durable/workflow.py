@@ -22,13 +22,13 @@ from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.step import StepFailure, is_history_change
 from timestep.durable.journal.step_events import begin_stream
 from timestep.durable.journal.stream_writer import BURST, StreamWriter
-from timestep.durable.limits import limits_with
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
 from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.seams import dbos_sdk
+from timestep.durable.steps.limits import limits_with
 from timestep.errors import (
     AgentNotRegisteredError,
     HistoryChangedError,

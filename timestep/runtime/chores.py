@@ -14,10 +14,10 @@ from timestep.client.serializer import encode_error
 from timestep.durable.process import running_steps
 from timestep.durable.process.engine import forget_left, left_workflows
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.rate_limits import note_pauses
 from timestep.durable.result import TIMEOUT
 from timestep.durable.schedule import start_missed_ticks
 from timestep.durable.seams import dbos_sdk
+from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus

@@ -9,7 +9,6 @@ from typing import Any
 from agents import Agent, RunState
 from agents.version import __version__ as sdk_version
 
-from timestep.durable.mcp import using_tool_lists
 from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.seams import agents_sdk
 from timestep.durable.states.origin import Origin, origin_of
@@ -20,6 +19,7 @@ from timestep.durable.states.saved_context import (
     check_saved_context,
     dump_saved_context,
 )
+from timestep.durable.steps.mcp import using_tool_lists
 from timestep.errors import InvalidInputError, SnapshotDamagedError, SnapshotMismatchError, TimestepError
 from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
 from timestep.run_state.reading import check_readable

@@ -32,7 +32,7 @@ from timestep.durable.process.tool_policies import (
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.states.context import apply_changes, changes_since, fingerprint
-from timestep.durable.unknown_outcome import settle_or_reserve
+from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall
 

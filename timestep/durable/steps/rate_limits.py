@@ -28,10 +28,10 @@ from agents.usage import Usage
 
 from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.step_events import StepEvents
-from timestep.durable.model_retry import seconds_refused
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.seams import agents_sdk
+from timestep.durable.steps.model_retry import seconds_refused
 from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take

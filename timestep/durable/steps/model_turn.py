@@ -33,10 +33,10 @@ from pydantic import TypeAdapter
 from timestep.durable.journal.scope import Scope, active_scope, agent_name, is_durable
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.step_events import StepEvents
-from timestep.durable.limits import check_limits
-from timestep.durable.model_retry import failure_of, seconds_to_retry
-from timestep.durable.rate_limits import CallLimits
 from timestep.durable.seams import agents_sdk
+from timestep.durable.steps.limits import check_limits
+from timestep.durable.steps.model_retry import failure_of, seconds_to_retry
+from timestep.durable.steps.rate_limits import CallLimits
 from timestep.errors import IncompleteModelResponseError
 from timestep.models.fallback import ARGUMENTS, FallbackModel, check_behaviour
 from timestep.pricing import price_of
