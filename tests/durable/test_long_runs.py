@@ -10,7 +10,7 @@ from agents.testing import function_call
 from turns import Turns
 
 from timestep import Session, approve, register_agents, run_agent_workflow, wait_run
-from timestep.durable import run
+from timestep.durable.segment import run
 from timestep.settings import current_settings
 
 

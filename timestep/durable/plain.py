@@ -9,11 +9,11 @@ from agents import Agent, RunConfig, RunHooks, Runner, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
-from timestep.durable.request import check_input, with_default_provider
 from timestep.durable.result import interruption_of
-from timestep.durable.run import log_agent_error
-from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.segment.request import check_input, with_default_provider
+from timestep.durable.segment.run import log_agent_error
+from timestep.durable.segment.session import RunSession, read_session, write_session
 from timestep.durable.states.claim import Claim, settled_by_stream
 from timestep.durable.states.origin import Origin, origin_of
 from timestep.errors import InvalidInputError

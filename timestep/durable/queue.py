@@ -13,9 +13,9 @@ from dbos import DBOS
 from timestep.client import queues as desk
 from timestep.client.queues import OnDuplicate, queued_run
 from timestep.durable.process.engine import engine, ensure_engine, is_engine_launched
-from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult
 from timestep.durable.seams.tool_threads import run_in_thread
+from timestep.durable.segment.request import build_request
 from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Origin, snapshot_elsewhere

@@ -14,8 +14,8 @@ from timestep.client.serializer import decode_error
 from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.registered_agents import RegisteredAgent
-from timestep.durable.run import Outcome, load_snapshot
 from timestep.durable.seams import agents_sdk
+from timestep.durable.segment.run import Outcome, load_snapshot
 from timestep.durable.states.origin import Origin, with_origin
 from timestep.durable.states.output import load_output
 from timestep.errors import (

@@ -10,9 +10,9 @@ from typing import Any, overload
 
 from agents import Agent, RunState
 
-from timestep.durable.close import check_snapshot_size
 from timestep.durable.process.registered_agents import find_agent
 from timestep.durable.seams import agents_sdk
+from timestep.durable.segment.close import check_snapshot_size
 from timestep.durable.states.context import load_context
 from timestep.durable.states.origin import origin_of_snapshot, with_origin
 from timestep.durable.states.output import load_output

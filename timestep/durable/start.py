@@ -19,14 +19,14 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.ended_runs import watching
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent, get_agent, register_on_the_way
-from timestep.durable.request import build_request
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.seams import dbos_sdk
+from timestep.durable.segment.request import build_request
+from timestep.durable.segment.workflow import expecting, registered
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Origin, origin_of, snapshot_elsewhere
 from timestep.durable.states.resume import Continuation, continue_run, resuming, run_left_with_snapshot
-from timestep.durable.workflow import expecting, registered
 from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus

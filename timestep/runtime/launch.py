@@ -17,7 +17,6 @@ from sqlalchemy.exc import ProgrammingError
 
 from timestep.client.runs import connect_client, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
-from timestep.durable import runner
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.process.gate import gate
@@ -26,7 +25,8 @@ from timestep.durable.queue import make_queues
 from timestep.durable.schedule import apply_waiting_schedules, start_missed_ticks
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.tool_threads import run_in_thread
-from timestep.durable.workflow import register_workflows
+from timestep.durable.segment import runner
+from timestep.durable.segment.workflow import register_workflows
 from timestep.errors import (
     AgentNotRegisteredError,
     DatabaseNotReadyError,

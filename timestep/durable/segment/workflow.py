@@ -17,7 +17,6 @@ from dbos import DBOS
 from timestep.client.runs import copy_journal, request_of
 from timestep.client.schedules import start_tick
 from timestep.client.serializer import encode_error
-from timestep.durable.close import closing_of, reason_of
 from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.step import StepFailure, is_history_change
 from timestep.durable.journal.step_events import begin_stream
@@ -26,8 +25,9 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
-from timestep.durable.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.seams import dbos_sdk
+from timestep.durable.segment.close import closing_of, reason_of
+from timestep.durable.segment.run import NotReplayable, NotResumable, Outcome, run_segment
 from timestep.durable.steps.limits import limits_with
 from timestep.errors import (
     AgentNotRegisteredError,

@@ -26,9 +26,9 @@ from timestep.durable.journal.scope import Scope, Segment, entered
 from timestep.durable.journal.step import StepFailure
 from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
-from timestep.durable.request import STATE_MARK, run_config_of, with_stored_output
-from timestep.durable.run_session import RunSession, read_session, write_session
 from timestep.durable.seams import agents_sdk
+from timestep.durable.segment.request import STATE_MARK, run_config_of, with_stored_output
+from timestep.durable.segment.session import RunSession, read_session, write_session
 from timestep.durable.states.context import load_context
 from timestep.durable.states.decisions import apply_decisions
 from timestep.durable.states.origin import origin_of

@@ -15,7 +15,7 @@ from timestep.durable.journal.halt import error_of
 from timestep.durable.journal.scope import Segment
 from timestep.durable.process.engine import engine
 from timestep.durable.process.tool_policies import policy_of
-from timestep.durable.run import Outcome, items_already_stored
+from timestep.durable.segment.run import Outcome, items_already_stored
 from timestep.durable.states.decisions import call_id_of, digest_of_arguments
 from timestep.durable.states.output import dump_output
 from timestep.errors import (
