@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from timestep.client.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client.events import stream_run
     from timestep.client.sessions import Session
+    from timestep.durable.enqueue import RunHandle, create_queue, queue_agent_workflow
+    from timestep.durable.enqueue_many import queue_many
     from timestep.durable.gather import gather_runs
     from timestep.durable.journal.values import register_serializer
-    from timestep.durable.plain import consume_result, default_result_processor, run_agent
     from timestep.durable.process.registered_agents import register_agents
     from timestep.durable.process.tool_policies import tool_policy
-    from timestep.durable.queue import RunHandle, create_queue, queue_agent_workflow
-    from timestep.durable.queue_many import queue_many
     from timestep.durable.result import DurableRunResult
+    from timestep.durable.run_agent import consume_result, default_result_processor, run_agent
     from timestep.durable.run_state_store import RunStateStore
-    from timestep.durable.schedule import create_scheduled_agent_workflow
+    from timestep.durable.schedules import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.steps.tool_call import current_tool_call
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
@@ -58,7 +58,7 @@ _HOMES = {
     "OpenAICompatibleProvider": "timestep.models.compatible",
     "Queue": "timestep.records",
     "QueueLimits": "timestep.records",
-    "RunHandle": "timestep.durable.queue",
+    "RunHandle": "timestep.durable.enqueue",
     "RunLimits": "timestep.records",
     "RunStateStore": "timestep.durable.run_state_store",
     "Schedule": "timestep.records",
@@ -71,24 +71,24 @@ _HOMES = {
     "ask_user": "timestep.tools.ask_user",
     "cleanup_dbos": "timestep.runtime",
     "configure_dbos": "timestep.runtime",
-    "consume_result": "timestep.durable.plain",
-    "create_queue": "timestep.durable.queue",
-    "create_scheduled_agent_workflow": "timestep.durable.schedule",
+    "consume_result": "timestep.durable.run_agent",
+    "create_queue": "timestep.durable.enqueue",
+    "create_scheduled_agent_workflow": "timestep.durable.schedules",
     "current_tool_call": "timestep.durable.steps.tool_call",
-    "default_result_processor": "timestep.durable.plain",
+    "default_result_processor": "timestep.durable.run_agent",
     "ensure_dbos_launched": "timestep.runtime",
     "gather_runs": "timestep.durable.gather",
     "get_approval": "timestep.client.approvals",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
     "list_approvals": "timestep.client.approvals",
-    "queue_agent_workflow": "timestep.durable.queue",
-    "queue_many": "timestep.durable.queue_many",
+    "queue_agent_workflow": "timestep.durable.enqueue",
+    "queue_many": "timestep.durable.enqueue_many",
     "raise_limits": "timestep.client.approvals",
     "register_agents": "timestep.durable.process.registered_agents",
     "register_serializer": "timestep.durable.journal.values",
     "reject": "timestep.client.approvals",
-    "run_agent": "timestep.durable.plain",
+    "run_agent": "timestep.durable.run_agent",
     "run_agent_workflow": "timestep.durable.start",
     "set_default_model_provider": "timestep.models.multi_model",
     "settle": "timestep.client.approvals",

@@ -18,7 +18,7 @@ from hypothesis import settings
 from psycopg.rows import dict_row
 
 import timestep
-from timestep.durable import schedule
+from timestep.durable import schedules
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.process.registered_agents import forget_agents
 from timestep.durable.start import read_result
@@ -198,10 +198,10 @@ def engine(
 @pytest.fixture(autouse=True)
 def _nothing_registered() -> Iterator[None]:
     forget_agents()
-    schedule._waiting.clear()
+    schedules._waiting.clear()
     yield
     forget_agents()
-    schedule._waiting.clear()
+    schedules._waiting.clear()
 
 
 @pytest.fixture

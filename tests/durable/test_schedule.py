@@ -15,7 +15,7 @@ from dbos import DBOS
 import timestep
 from timestep import Client, create_scheduled_agent_workflow
 from timestep.durable.process.engine import engine as launched
-from timestep.durable.schedule import start_missed_ticks
+from timestep.durable.schedules import start_missed_ticks
 from timestep.errors import InvalidInputError, ScheduleNotFoundError
 from timestep.records import CatchUp, Schedule
 

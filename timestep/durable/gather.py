@@ -7,9 +7,9 @@ from typing import Any
 
 from dbos import DBOS
 
+from timestep.durable.enqueue import RunHandle
 from timestep.durable.journal.child_runs import waiting
 from timestep.durable.process.engine import engine, ensure_engine
-from timestep.durable.queue import RunHandle
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result
 from timestep.errors import InvalidInputError, RunNotFoundError

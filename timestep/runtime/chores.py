@@ -15,7 +15,7 @@ from timestep.durable.process import running_steps
 from timestep.durable.process.engine import forget_left, left_workflows
 from timestep.durable.process.registered_agents import registered_names
 from timestep.durable.result import TIMEOUT
-from timestep.durable.schedule import start_missed_ticks
+from timestep.durable.schedules import start_missed_ticks
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError

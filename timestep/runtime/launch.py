@@ -17,12 +17,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from timestep.client.runs import connect_client, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
+from timestep.durable.enqueue import make_queues
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.queue import make_queues
-from timestep.durable.schedule import apply_waiting_schedules, start_missed_ticks
+from timestep.durable.schedules import apply_waiting_schedules, start_missed_ticks
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.segment import runner
