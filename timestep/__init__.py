@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from timestep.client.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client.events import stream_run
     from timestep.client.sessions import Session
-    from timestep.durable.enqueue import RunHandle, create_queue, queue_agent_workflow
+    from timestep.durable.enqueue import queue_agent_workflow
     from timestep.durable.enqueue_many import queue_many
     from timestep.durable.gather import gather_runs
+    from timestep.durable.handle import RunHandle
     from timestep.durable.journal.values import register_serializer
     from timestep.durable.process.registered_agents import register_agents
     from timestep.durable.process.tool_policies import tool_policy
+    from timestep.durable.queues import create_queue
     from timestep.durable.result import DurableRunResult
     from timestep.durable.run_agent import consume_result, default_result_processor, run_agent
     from timestep.durable.run_state_store import RunStateStore

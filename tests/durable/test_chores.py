@@ -82,9 +82,9 @@ def place(
 def test_what_was_claimed_in_a_crowd_has_time_to_begin(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back: list[list[str]] = []
     idle = {"left", "claimed"}
-    monkeypatch.setattr(chores_module.dbos_sdk, "idle_workflows", lambda _: set(idle))
-    monkeypatch.setattr(chores_module.dbos_sdk, "recover_lost", lambda _, ids: put_back.append(sorted(ids)))
-    monkeypatch.setattr(chores_module.dbos_sdk, "active_workflow_ids", lambda: [])
+    monkeypatch.setattr(chores_module.dbos_recovery, "idle_workflows", lambda _: set(idle))
+    monkeypatch.setattr(chores_module.dbos_recovery, "recover_lost", lambda _, ids: put_back.append(sorted(ids)))
+    monkeypatch.setattr(chores_module.dbos_recovery, "active_workflow_ids", lambda: [])
     monkeypatch.setattr(engine, "_left", {"left"})
 
     look = place.chores._recover_lost  # pyright: ignore[reportPrivateUsage] - due only every ten seconds
@@ -102,9 +102,9 @@ def test_what_was_claimed_in_a_crowd_has_time_to_begin(place: Place, monkeypatch
 
 
 def test_what_was_left_is_remembered_as_long_as_it_may_be_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chores_module.dbos_sdk, "idle_workflows", lambda _: {"left"})
-    monkeypatch.setattr(chores_module.dbos_sdk, "recover_lost", lambda *_: None)
-    monkeypatch.setattr(chores_module.dbos_sdk, "active_workflow_ids", lambda: ["just being left"])
+    monkeypatch.setattr(chores_module.dbos_recovery, "idle_workflows", lambda _: {"left"})
+    monkeypatch.setattr(chores_module.dbos_recovery, "recover_lost", lambda *_: None)
+    monkeypatch.setattr(chores_module.dbos_recovery, "active_workflow_ids", lambda: ["just being left"])
     monkeypatch.setattr(engine, "_left", {"left", "just being left", "cancelled long ago"})
 
     place.chores._recover_lost()  # pyright: ignore[reportPrivateUsage] - due only every ten seconds

@@ -17,7 +17,7 @@ from turns import Turns
 
 from timestep import Client, current_tool_call, register_agents, run_agent_workflow, wait_run
 from timestep.durable.journal.scope import Scope, Segment
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_recovery
 
 RUNS = int(os.environ.get("TIMESTEP_CROWD_RUNS", "60"))
 AT_ONCE = 20
@@ -58,7 +58,7 @@ async def test_many_runs_wait_without_memory_and_go_on_once(engine: Any, new_id:
 
     left_by_others = len(alive())
     await asyncio.gather(*(interrupt(run_id) for run_id in ids))
-    await asyncio.to_thread(until, lambda: not dbos_sdk.active_workflow_ids(), "no workflow is active")
+    await asyncio.to_thread(until, lambda: not dbos_recovery.active_workflow_ids(), "no workflow is active")
     assert len(alive()) < left_by_others + 5, "what waits is rows"
     assert not paid
 

@@ -17,7 +17,7 @@ from dbos import _context as dbos_context
 
 from timestep.durable import start
 from timestep.durable.process.gate import Gate
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_journal
 from timestep.durable.states import resume
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id
@@ -50,18 +50,18 @@ def _watch_gate() -> None:
 
 
 def _watch_steps() -> None:
-    run_async, run_reserved = StepReservation.run_async, dbos_sdk.run_reserved
+    run_async, run_reserved = StepReservation.run_async, dbos_journal.run_reserved
 
     async def run_async_watched(self: StepReservation, options: Any, body: Callable[[], Any]) -> Any:
         return await _watched(self, options["name"], body, lambda inside: run_async(self, options, inside))
 
     async def run_reserved_watched(
-        reservation: StepReservation, name: str, body: Callable[[], Any], known: dbos_sdk.Known
+        reservation: StepReservation, name: str, body: Callable[[], Any], known: dbos_journal.Known
     ) -> Any:
         return await _watched(reservation, name, body, lambda inside: run_reserved(reservation, name, inside, known))
 
     StepReservation.run_async = run_async_watched  # type: ignore[method-assign]
-    dbos_sdk.run_reserved = run_reserved_watched
+    dbos_journal.run_reserved = run_reserved_watched
 
 
 async def _watched(

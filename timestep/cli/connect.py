@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from timestep.cli.db import migrate_dbos
+from timestep.cli.database_checks import migrate_dbos
 from timestep.cli.quiet import quieten
 from timestep.client.runs import connect_client
 from timestep.errors import DatabaseNotReadyError

@@ -134,3 +134,24 @@ def _has_database(settings: Settings) -> bool:
 
 def _read_version(connection: sa.Connection) -> str:
     return str(connection.execute(sa.text("show server_version")).scalar_one())
+
+
+def migrate_dbos(database_url: str) -> None:
+    """Make or upgrade the tables of DBOS; safe to repeat.
+
+    Raises:
+        DatabaseNotReadyError: the database does not answer.
+    """
+    import logging
+
+    from dbos import DBOS
+    from sqlalchemy import exc
+
+    logging.getLogger("dbos").setLevel(logging.ERROR)  # what matters of its progress is printed here
+    try:
+        DBOS.migrate(database_url)
+    except exc.OperationalError as error:
+        raise DatabaseNotReadyError(
+            f"The database {mask_url(database_url)} does not answer: {' '.join(str(error.orig).split())}",
+            hint="Start the server, or set PG_CONNECTION_URI to one that runs.",
+        ) from error

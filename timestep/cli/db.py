@@ -10,7 +10,13 @@ from pathlib import Path
 
 import click
 
-from timestep.cli.database_checks import DatabaseState, embedded_server, look_at_database, open_settings_database
+from timestep.cli.database_checks import (
+    DatabaseState,
+    embedded_server,
+    look_at_database,
+    migrate_dbos,
+    open_settings_database,
+)
 from timestep.cli.errors import ExitCode
 from timestep.cli.output import emit, emit_json, emit_table, json_option, note
 from timestep.errors import DatabaseNotReadyError, EmbeddedPostgresError, InvalidInputError
@@ -186,27 +192,6 @@ def _emit_state(state: DatabaseState) -> None:
         ("log", state.log_path),
     ]
     emit_table(["WHAT", "VALUE"], [row for row in rows if row[1]])
-
-
-def migrate_dbos(database_url: str) -> None:
-    """Make or upgrade the tables of DBOS; safe to repeat.
-
-    Raises:
-        DatabaseNotReadyError: the database does not answer.
-    """
-    import logging
-
-    from dbos import DBOS
-    from sqlalchemy import exc
-
-    logging.getLogger("dbos").setLevel(logging.ERROR)  # what matters of its progress is printed here
-    try:
-        DBOS.migrate(database_url)
-    except exc.OperationalError as error:
-        raise DatabaseNotReadyError(
-            f"The database {mask_url(database_url)} does not answer: {' '.join(str(error.orig).split())}",
-            hint="Start the server, or set PG_CONNECTION_URI to one that runs.",
-        ) from error
 
 
 def _find_psql(settings: Settings) -> str:

@@ -1,9 +1,10 @@
 """Read the events of a run, from any process and any offset, over all of its segments and interruptions.
 
-A run with a stream has written its events (`timestep.durable.journal.step_events`); each is an object with `type`, `step`, `turn`,
-`path`, `segment`, `attempt`, `number`, and here with the `offset` of its entry in the run's stream. Events that were
-written together share an offset; `is_last` is true for the last of them. For a run without a stream there is one event
-`step` for each recorded step. The reader adds, from the run's row, `run_interrupted` and `run_finished`.
+A run with a stream has written its events (`timestep.durable.journal.step_events`); each is an object with `type`,
+`step`, `turn`, `path`, `segment`, `attempt`, `number`, and here with the `offset` of its entry in the run's stream.
+Events that were written together share an offset; `is_last` is true for the last of them. For a run without a stream
+there is one event `step` for each recorded step. The reader adds `run_interrupted` and `run_finished`, from the run's
+row.
 
 The rule for attempts: of the events with the same `step`, those of the newest `segment` and `attempt` count. What is
 older was lost with its process, or failed and was tried again.

@@ -3,87 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agents import Agent, RunConfig
-from dbos import DBOS
 
 from timestep.client import queues as desk
 from timestep.client.queues import OnDuplicate, queued_run
-from timestep.durable.process.engine import engine, ensure_engine, is_engine_launched
-from timestep.durable.result import DurableRunResult
-from timestep.durable.seams.tool_threads import run_in_thread
+from timestep.durable.handle import RunHandle
+from timestep.durable.process.engine import engine, ensure_engine
+from timestep.durable.process.threads import run_in_thread
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, continued, entry_of, given, session_of, wait_run
+from timestep.durable.start import Input, continued, entry_of, given, session_of
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Origin, snapshot_elsewhere
 from timestep.durable.states.resume import continue_run
-from timestep.errors import InvalidInputError, SettingsError
-from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
-from timestep.records import OneAtATime, QueuedRun, QueueLimits, RunLimits, RunStatus
+from timestep.errors import InvalidInputError
+from timestep.records import OneAtATime, QueuedRun, RunLimits
 from timestep.settings import current_settings
-from timestep.store.runs import get_stored_run
-
-log = logging.getLogger("timestep")
-
-
-class RunHandle:
-    """A queued run. Works in any process; `await handle` returns the handle itself."""
-
-    def __init__(self, run_id: str) -> None:
-        self.workflow_id = run_id
-        self.run_id = run_id
-
-    def __await__(self) -> Generator[Any, None, RunHandle]:
-        return _returning(self).__await__()
-
-    def get_result(self) -> PendingResult:
-        """Return the result: `await` it, or read a field of it, which blocks until the run has ended."""
-        return PendingResult(self.run_id)
-
-    def get_status(self) -> Status:
-        """Return the run's status now, one of the words of `RunStatus`; may be awaited too."""
-        return Status(engine().database.run_sync(get_stored_run, self.run_id).run.status)
-
-    def get_workflow_id(self) -> str:
-        """Return the run's id."""
-        return self.run_id
-
-
-class PendingResult:
-    """A result that is awaited, or that blocks when it is read: that of the run's end, over all interruptions."""
-
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-        self._result: DurableRunResult | None = None
-
-    def __await__(self) -> Generator[Any, None, DurableRunResult]:
-        return wait_run(self._run_id).__await__()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._read(), name)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._read()[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._read()
-
-    def _read(self) -> DurableRunResult:
-        if self._result is None:
-            self._result = run_in_thread(lambda: asyncio.run(wait_run(self._run_id)))
-        return self._result
-
-
-class Status(str):
-    """A status word that may be awaited."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, RunStatus]:
-        return _returning(str(self)).__await__()
 
 
 def queue_agent_workflow(
@@ -174,73 +111,6 @@ def queue_agent_workflow(
     return RunHandle(run_in_thread(lambda: _enqueue(queued, elsewhere, on_duplicate)))
 
 
-def create_queue(
-    name: str,
-    *,
-    global_concurrency: int | None = None,
-    worker_concurrency: int | None = None,
-    partition_concurrency: int | None = None,
-    rate_limit: int | None = None,
-    rate_period_seconds: float = 60.0,
-    polling_interval_seconds: float = 1.0,
-) -> str:
-    """Declare a queue, before or after the engine is launched, and return its name.
-
-    The queue is a row: it stays, and every executor of the application takes runs from it. Declared again with other
-    limits it has those from then on, unless a newer version of the application runs; a paused queue stays paused.
-    Limits as in `QueueLimits`.
-
-    Raises:
-        InvalidInputError: the name or a limit is malformed, or the queue is another application's.
-    """
-    check_queue_name(name)
-    limits = QueueLimits(
-        global_concurrency=global_concurrency,
-        worker_concurrency=worker_concurrency,
-        partition_concurrency=partition_concurrency,
-        rate_limit=rate_limit,
-        rate_period_seconds=rate_period_seconds,
-        polling_interval_seconds=polling_interval_seconds,
-    )
-    if is_engine_launched():
-        run_in_thread(lambda: _declare(name, limits))
-    else:
-        _declared[name] = limits
-    return name
-
-
-_declared: dict[str, QueueLimits] = {}
-"""Queues that were declared before the engine was launched."""
-
-
-def make_queues() -> None:
-    """Make the queues that the engine itself uses, those of the settings and those that were declared before.
-
-    Raises:
-        SettingsError: the database is another application's.
-    """
-    client = engine().client
-    try:
-        for name, limits in ((DEFAULT_QUEUE, desk.DEFAULT_LIMITS), (SEGMENT_QUEUE, desk.SEGMENT_LIMITS)):
-            desk.register(client.register_queue, name, limits, on_conflict="never_update")
-    except InvalidInputError as error:
-        raise SettingsError(
-            f"The application {engine().settings.name!r} cannot use the database {engine().database.display_url}: "
-            f"{str(error.__cause__).partition('. ')[0]}.",
-            hint="Each application has a database of its own: name another one in PG_CONNECTION_URI. If this one only "
-            "has a new name, take the old one, `name` in `dbos-config.yaml`, or see `dbos rename-application --help`.",
-        ) from error
-    declared = {**engine().settings.queues, **_declared}
-    _declared.clear()
-    for name, limits in declared.items():
-        _declare(name, limits)
-
-
-def _declare(name: str, limits: QueueLimits) -> None:
-    if desk.create_queue(engine().client, name, limits, replace=True, register_queue=DBOS.register_queue) == "changed":
-        log.warning("The queue %r has other limits now: %s", name, limits)
-
-
 def _enqueue(queued: QueuedRun, elsewhere: Origin | None, on_duplicate: OnDuplicate) -> str:
     if elsewhere is not None:
         return asyncio.run(_enqueue_claimed(queued, elsewhere, on_duplicate))
@@ -250,7 +120,3 @@ def _enqueue(queued: QueuedRun, elsewhere: Origin | None, on_duplicate: OnDuplic
 async def _enqueue_claimed(queued: QueuedRun, elsewhere: Origin, on_duplicate: OnDuplicate) -> str:
     async with claimed(elsewhere, by=queued.request.run_id):
         return await asyncio.to_thread(_enqueue, queued, None, on_duplicate)
-
-
-async def _returning(value: Any) -> Any:
-    return value

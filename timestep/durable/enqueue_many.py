@@ -8,9 +8,9 @@ from typing import Any, cast
 from agents import Agent, RunState
 
 from timestep.client.queues import OnDuplicate, enqueue_runs, queued_run
-from timestep.durable.enqueue import RunHandle
+from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
-from timestep.durable.seams.tool_threads import run_in_thread
+from timestep.durable.process.threads import run_in_thread
 from timestep.durable.segment.request import build_request
 from timestep.durable.start import Input, entry_of, given
 from timestep.errors import InvalidInputError, NotDurableError, TimestepError

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbos import DBOS
 
-from timestep.durable.enqueue import RunHandle
+from timestep.durable.handle import RunHandle
 from timestep.durable.journal.child_runs import waiting
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.seams import dbos_sdk

@@ -14,10 +14,11 @@ from timestep.client.serializer import decode_error
 from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.registered_agents import RegisteredAgent
-from timestep.durable.seams import agents_sdk
-from timestep.durable.segment.run import Outcome, load_snapshot
+from timestep.durable.seams import run_state
+from timestep.durable.segment.outcome import Outcome
 from timestep.durable.states.origin import Origin, with_origin
 from timestep.durable.states.output import load_output
+from timestep.durable.states.snapshots import load_snapshot
 from timestep.errors import (
     AgentNotRegisteredError,
     InterruptionException,
@@ -172,7 +173,7 @@ async def result_of_stored(
         status=run.status,
         final_output=load_output(run.output, last.output_type if last is not None else None),
         interruptions=state.get_interruptions() if state is not None else list(asked),
-        new_items=agents_sdk.items_of(state) if state is not None else [],
+        new_items=run_state.items_of(state) if state is not None else [],
         usage=usage,
         last_agent=last,
         segment=segment,

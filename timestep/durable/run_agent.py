@@ -10,7 +10,7 @@ from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
 from timestep.durable.result import interruption_of
-from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams import dbos_sdk, run_state
 from timestep.durable.segment.request import check_input, with_default_provider
 from timestep.durable.segment.run import log_agent_error
 from timestep.durable.segment.session import RunSession, read_session, write_session
@@ -77,7 +77,7 @@ async def run_agent(
     given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
     origin = origin_of(given)
     if origin is not None and origin.is_final:
-        return await _processed(agents_sdk.finished_result(given, origin.output, is_streamed=stream), result_processor)
+        return await _processed(run_state.finished_result(given, origin.output, is_streamed=stream), result_processor)
     claim = Claim(None if branch else _claimable(origin))
     config = with_default_provider(run_config if run_config is not None else RunConfig(nest_handoff_history=False))
     kept: RunSession | None = None

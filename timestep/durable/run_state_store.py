@@ -11,13 +11,18 @@ from typing import Any, overload
 from agents import Agent, RunState
 
 from timestep.durable.process.registered_agents import find_agent
-from timestep.durable.seams import agents_sdk
-from timestep.durable.segment.close import check_snapshot_size
+from timestep.durable.seams import run_state
 from timestep.durable.states.context import load_context
 from timestep.durable.states.origin import origin_of_snapshot, with_origin
 from timestep.durable.states.output import load_output
 from timestep.durable.states.saved_context import ContextDeserializer, ContextSerializer
-from timestep.durable.states.snapshots import check_names, check_snapshot, restore_state, snapshot_to_save
+from timestep.durable.states.snapshots import (
+    check_names,
+    check_snapshot,
+    check_snapshot_size,
+    restore_state,
+    snapshot_to_save,
+)
 from timestep.errors import InvalidInputError, RunStateNotFoundError, SnapshotMismatchError
 from timestep.ids import check_session_id, new_session_id
 from timestep.run_state.envelope import Snapshot
@@ -149,7 +154,7 @@ class RunStateStore:
         state = await restore_state(
             self.agent, snapshot.state, context_deserializer=self._deserializer(), mcp_tools=snapshot.mcp_tools
         )
-        last = agents_sdk.current_agent_of(state) or self.agent
+        last = run_state.current_agent_of(state) or self.agent
         try:
             output = load_output(snapshot.output, last.output_type)
         except ValueError as error:

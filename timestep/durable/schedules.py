@@ -14,8 +14,8 @@ from timestep.client.crontab import check_crontab, next_tick
 from timestep.client.runs import digest_of
 from timestep.client.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
 from timestep.durable.process.engine import engine, is_engine_launched
+from timestep.durable.process.threads import run_in_thread
 from timestep.durable.seams import dbos_sdk
-from timestep.durable.seams.tool_threads import run_in_thread
 from timestep.durable.segment.request import build_request
 from timestep.durable.start import Input, entry_of, given, session_of
 from timestep.errors import InvalidInputError

@@ -16,7 +16,7 @@ from timestep.durable.process.engine import forget_left, left_workflows
 from timestep.durable.process.registered_agents import registered_names
 from timestep.durable.result import TIMEOUT
 from timestep.durable.schedules import start_missed_ticks
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_recovery
 from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
@@ -90,7 +90,7 @@ class Chores:
 
     def _interrupt_cancelled(self) -> None:
         if running := running_steps.workflows_in_flight():
-            running_steps.interrupt(dbos_sdk.cancelled_among(running))
+            running_steps.interrupt(dbos_recovery.cancelled_among(running))
 
     def _resume_waiting_for_agents(self) -> None:
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
@@ -98,7 +98,7 @@ class Chores:
         statuses = self._statuses_of(ids)
         parked = [each for each in ids if statuses.get(each) == "CANCELLED"]
         if parked:  # executors of the version that parked them do not know the agents
-            dbos_sdk.bind_workflows(self._client, parked, self._version)
+            dbos_recovery.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
                 resume_run(self._database, self._client, run_of_segment(workflow_id)[0], is_bound=True)
@@ -112,12 +112,12 @@ class Chores:
         At the second look in a row what was left in the middle; after many what was claimed and has not begun. A crowd
         that is claimed at once begins one by one, and who is put back too soon calls its model twice.
         """
-        left, active = left_workflows(), dbos_sdk.active_workflow_ids()
-        idle = dbos_sdk.idle_workflows(self._executor_id)
+        left, active = left_workflows(), dbos_recovery.active_workflow_ids()
+        idle = dbos_recovery.idle_workflows(self._executor_id)
         forget_left(left - idle - set(active))
         self._idle = {workflow_id: self._idle.get(workflow_id, 0) + 1 for workflow_id in idle}
         lost = [each for each, looks in self._idle.items() if looks >= (2 if each in left else LOOKS_BEFORE_LOST)]
-        dbos_sdk.recover_lost(self._executor_id, lost)
+        dbos_recovery.recover_lost(self._executor_id, lost)
 
     def _tie_loose_ends(self) -> None:
         """Bring runs and workflows together where a crash came between two writes, or DBOS gave a workflow up.

@@ -28,7 +28,7 @@ from psycopg.rows import class_row
 
 from timestep.durable.process.gate import Gate
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_recovery, dbos_sdk
 from timestep.errors import ExecutorIdInUseError
 from timestep.ids import SEGMENT_QUEUE
 from timestep.runtime.versions import LiveExecutor, Versions
@@ -287,15 +287,15 @@ class Executor:
                 self._versions.adopt(executor_id)
 
         def leave_rate_limits() -> None:
-            dbos_sdk.leave_rate_limits(executor_id, SEGMENT_QUEUE)
+            dbos_recovery.leave_rate_limits(executor_id, SEGMENT_QUEUE)
 
         def count_starts_again() -> None:
-            dbos_sdk.count_starts_again(executor_id, has_left=has_left)
+            dbos_recovery.count_starts_again(executor_id, has_left=has_left)
 
         for preparation in (adopt_other_versions, leave_rate_limits, count_starts_again):
             self._do(connection, preparation)
-        count = dbos_sdk.recover_executors([executor_id])
-        left = dbos_sdk.pending_of_executor(executor_id)
+        count = dbos_recovery.recover_executors([executor_id])
+        left = dbos_recovery.pending_of_executor(executor_id)
         if count:
             log.warning("Executor %s is gone; %d of its runs go on here.", executor_id, count)
         if not left:

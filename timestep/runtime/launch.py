@@ -17,14 +17,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from timestep.client.runs import connect_client, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
-from timestep.durable.enqueue import make_queues
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import registered_names
+from timestep.durable.process.threads import run_in_thread
+from timestep.durable.queues import make_queues
 from timestep.durable.schedules import apply_waiting_schedules, start_missed_ticks
-from timestep.durable.seams import dbos_sdk
-from timestep.durable.seams.tool_threads import run_in_thread
+from timestep.durable.seams import dbos_journal, dbos_sdk
 from timestep.durable.segment import runner
 from timestep.durable.segment.workflow import register_workflows
 from timestep.errors import (
@@ -216,7 +216,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         _catch_up(database, client)
         DBOS.launch()
         dbos_sdk.separate_tool_threads(settings.tool_threads)
-        dbos_sdk.shorten_ways(database.autocommit_engine)
+        dbos_journal.shorten_ways(database.autocommit_engine)
         set_engine(
             Engine(
                 settings=settings,

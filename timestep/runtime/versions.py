@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from dbos import DBOS, DBOSClient
 
 from timestep.client.serializer import encode_error
-from timestep.durable.seams import dbos_sdk
-from timestep.durable.seams.dbos_sdk import BoundWorkflow
+from timestep.durable.seams import dbos_recovery
+from timestep.durable.seams.dbos_recovery import BoundWorkflow
 from timestep.errors import HistoryChangedError
 from timestep.ids import DURABLE_VERSION, WORKFLOW_AGENT_RUN, run_of_segment
 from timestep.store.connection import Database
@@ -64,7 +64,7 @@ class Versions:
         self._is_current = current == self._version
         if self._is_current:
             self.adopt()
-            self._database.run_sync(insert_lost_executors, dbos_sdk.executors_with_work())
+            self._database.run_sync(insert_lost_executors, dbos_recovery.executors_with_work())
         self._seen, self._swept_at = live, time.monotonic()
 
     def adopt(self, executor_id: str | None = None) -> None:
@@ -74,7 +74,7 @@ class Versions:
         """
         if not self._is_current:
             return
-        found = dbos_sdk.bound_elsewhere(alive=self._alive, executor_id=executor_id)
+        found = dbos_recovery.bound_elsewhere(alive=self._alive, executor_id=executor_id)
         refused = [each for each in found if _is_of_other_engine(each)]
         adopted = [each for each in found if each not in refused]
         if adopted:
@@ -82,7 +82,7 @@ class Versions:
             log.warning(
                 "%d workflows of %s, which no executor has, go on with %s.", len(adopted), versions, self._version
             )
-            dbos_sdk.bind_workflows(
+            dbos_recovery.bind_workflows(
                 self._client, [each.workflow_id for each in adopted], self._version, executor_id=executor_id
             )
         for each in refused:

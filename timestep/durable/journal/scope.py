@@ -21,7 +21,7 @@ from dbos import DBOS, StepReservation
 
 from timestep.durable.journal.halt import Halt
 from timestep.durable.journal.stream_writer import StreamWriter
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_journal, dbos_sdk
 from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
@@ -76,7 +76,7 @@ class Segment:
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
-    known: dbos_sdk.Known = field(default_factory=dbos_sdk.Known)
+    known: dbos_journal.Known = field(default_factory=dbos_journal.Known)
     waiting_calls: int = 0
 
 

@@ -21,7 +21,7 @@ from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.values import Json, dump_checked
 from timestep.durable.process import running_steps, turnstile
 from timestep.durable.process.gate import gate
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_journal
 from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]
@@ -108,7 +108,7 @@ async def _run(
     gate.inside += 1
     running = running_steps.enter(DBOS.workflow_id or "")
     try:
-        return await dbos_sdk.run_reserved(reservation, name, body, segment.known)
+        return await dbos_journal.run_reserved(reservation, name, body, segment.known)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."

@@ -7,7 +7,6 @@ DBOS's executor and sends work of tool bodies to a pool of their own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable, Generator
@@ -44,16 +43,3 @@ def tool_body() -> Generator[None]:
         yield
     finally:
         _in_tool_body.reset(token)
-
-
-def run_in_thread(function: Callable[[], T]) -> T:
-    """Return `function()`, run where no event loop runs: DBOS refuses some calls under one. Blocks.
-
-    Without a loop that is here; when the interpreter shuts down, no other thread can be started.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return contextvars.Context().run(function)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(contextvars.Context().run, function).result()

@@ -15,15 +15,13 @@ from timestep.durable.journal.halt import error_of
 from timestep.durable.journal.scope import Segment
 from timestep.durable.process.engine import engine
 from timestep.durable.process.tool_policies import policy_of
-from timestep.durable.segment.run import Outcome, items_already_stored
+from timestep.durable.segment.outcome import Outcome, items_already_stored
 from timestep.durable.states.decisions import call_id_of, digest_of_arguments
 from timestep.durable.states.output import dump_output
-from timestep.errors import (
-    SnapshotTooLargeError,
-)
+from timestep.durable.states.snapshots import check_snapshot_size
 from timestep.records import Approval, RunStatus
 from timestep.run_state.envelope import Snapshot, python_snapshot
-from timestep.store.json_text import dump_json, storable_text
+from timestep.store.json_text import storable_text
 from timestep.store.runs import StoredRun
 from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCall
@@ -121,17 +119,6 @@ def _snapshot(
     if snapshot.kind != "final":
         check_snapshot_size(state, limit_bytes=2 * segment.max_result_bytes)
     return dataclasses.replace(snapshot, state=state)
-
-
-def check_snapshot_size(state: dict[str, Any], *, limit_bytes: int) -> None:
-    """Refuse a state whose JSON is larger than `limit_bytes`.
-
-    Raises:
-        SnapshotTooLargeError: it is larger.
-    """
-    size = len(dump_json(state).encode())
-    if size > limit_bytes:
-        raise SnapshotTooLargeError(f"The run state has {size:,} bytes, more than the limit of {limit_bytes:,}.")
 
 
 def _without_secrets(state: dict[str, Any]) -> dict[str, Any]:

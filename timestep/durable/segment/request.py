@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from timestep.client.sessions import Session
 from timestep.durable.journal.child_runs import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent
-from timestep.durable.seams.agents_sdk import current_agent_of
+from timestep.durable.seams.run_state import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed
 from timestep.durable.states.origin import Origin, origin_of, with_origin
 from timestep.durable.states.output import dump_output, load_output

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from agents import (
@@ -21,18 +20,18 @@ from agents import (
 from agents.run import DEFAULT_MAX_TURNS
 
 from timestep.client.runs import ends_with_error
-from timestep.durable.journal.halt import Halted, Question
+from timestep.durable.journal.halt import Halted
 from timestep.durable.journal.scope import Scope, Segment, entered
-from timestep.durable.journal.step import StepFailure
 from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
-from timestep.durable.seams import agents_sdk
+from timestep.durable.seams import agents_sdk, run_state
+from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome, items_already_stored
 from timestep.durable.segment.request import STATE_MARK, run_config_of, with_stored_output
 from timestep.durable.segment.session import RunSession, read_session, write_session
 from timestep.durable.states.context import load_context
 from timestep.durable.states.decisions import apply_decisions
 from timestep.durable.states.origin import origin_of
-from timestep.durable.states.snapshots import check_snapshot, restore_state
+from timestep.durable.states.snapshots import load_snapshot, load_state
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
 from timestep.store.runs import StoredRun
@@ -42,41 +41,6 @@ log = logging.getLogger("timestep")
 
 FULL_SEGMENTS_TURNS = 100
 """Turns of a run after which its segments become shorter."""
-
-
-class NotResumable(Exception):
-    """The snapshot from which a segment starts cannot be used by today's code; its cause says why."""
-
-
-class NotReplayable(Exception):
-    """The recorded turns of an adopted run ask for what today's code does not have; its cause says for what."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a segment ended: with a result of the SDK, with an error of the run, or halted with questions.
-
-    `is_checkpoint`: between two turns, to go on at once in the next segment.
-    """
-
-    result: RunResult | RunResultStreaming | None
-    error: Exception | None
-    turn: int
-    session: RunSession | None
-    questions: list[Question] = dataclasses.field(default_factory=list)
-    is_checkpoint: bool = False
-    is_session_written: bool = False
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether the run waits for a person."""
-        return bool(self.questions) or (self.result is not None and bool(self.result.interruptions))
-
-    def finished_items(self) -> list[Any]:
-        """Return the session items of the finished turns; those of an interrupted turn are held back."""
-        if self.session is None:
-            return []
-        return self.session.finished_items(before_turn=self.turn if self.is_interrupted else None)
 
 
 async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: Segment) -> Outcome:
@@ -124,48 +88,11 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     return dataclasses.replace(outcome, is_session_written=True)
 
 
-def items_already_stored(stored: StoredRun, segment: Segment) -> int:
-    """Return how many session items are there already: who replays another segment's journal brings its items again."""
-    return stored.session_items_stored if segment.is_fork else 0
-
-
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:
     """Log an error of the Agents SDK once, with where it happened."""
     if isinstance(error, (AgentsException, MaxTurnsExceeded)):
         where = "".join(f", {word} {value}" for word, value in (("run", run_id), ("turn", turn)) if value)
         log.error("Agent %s%s: %s: %s", agent, where, type(error).__name__, error)
-
-
-async def load_snapshot(entry: RegisteredAgent, snapshot: Snapshot, *, max_turns: int | None = None) -> RunState[Any]:
-    """Return the RunState of a snapshot.
-
-    Raises:
-        SnapshotDamagedError: the stored text is not the one that was written.
-        SnapshotMismatchError: it names agents or tools that are not there any more.
-        UnsupportedError: another SDK wrote it, or a newer one.
-    """
-    check_snapshot(snapshot)
-    return await load_state(entry, snapshot.state, max_turns=max_turns, mcp_tools=snapshot.mcp_tools)
-
-
-async def load_state(
-    entry: RegisteredAgent,
-    state: dict[str, Any],
-    *,
-    max_turns: int | None = None,
-    mcp_tools: Mapping[str, Any] | None = None,
-) -> RunState[Any]:
-    """Return the RunState of its JSON, with the run's own context type and limit of turns."""
-    kind = entry.context_type
-    loaded = await restore_state(
-        entry.agent,
-        state,
-        context_deserializer=(lambda data: load_context(data, kind)) if kind is not None else None,
-        mcp_tools=mcp_tools,
-    )
-    if max_turns is not None:
-        agents_sdk.set_max_turns(loaded, max_turns)
-    return loaded
 
 
 async def _is_of_other_code(error: Exception, stored: StoredRun, segment: Segment) -> bool:
@@ -196,7 +123,7 @@ async def _run(
 ) -> RunResult | RunResultStreaming:
     """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
     if (origin := origin_of(run_input)) is not None and origin.is_final:
-        return agents_sdk.finished_result(run_input, origin.output)
+        return run_state.finished_result(run_input, origin.output)
     stored = started.stored
     max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
     options: dict[str, Any] = {
@@ -206,7 +133,7 @@ async def _run(
         "run_config": run_config,
         "hooks": entry.hooks,
     }
-    before = agents_sdk.turns_of(run_input) if isinstance(run_input, RunState) else 0
+    before = run_state.turns_of(run_input) if isinstance(run_input, RunState) else 0
     last_turn = before + _turns_of_segment(stored.request.max_turns_per_segment or max_turns, before=before)
     if last_turn >= max_turns:
         return await Runner.run(entry.agent, run_input, **options)
@@ -271,6 +198,3 @@ def _context_of(entry: RegisteredAgent, started: StartedSegment, run_input: Any)
     if isinstance(run_input, RunState):
         return None  # it is in the state
     return load_context(started.stored.request.context, entry.context_type)
-
-
-__all__ = ["NotResumable", "Outcome", "StepFailure", "load_snapshot", "load_state", "log_agent_error", "run_segment"]

@@ -14,7 +14,7 @@ from agents.run import AgentRunner
 
 from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
-from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams import agents_sdk, agents_speed, dbos_sdk, run_state
 from timestep.durable.states.origin import note_end
 from timestep.durable.steps import guardrails, handoffs, mcp, model_turn, native_tools, tool_call
 from timestep.settings import current_settings
@@ -52,6 +52,7 @@ def install() -> None:
     native_tools.register_result_types()
     agents_sdk.add_output_property()
     agents_sdk.note_ends_on_states(note_end)
+    agents_speed.install()
     agents_sdk.install(
         agents_sdk.Replacements(
             runner=DurableRunner(),
@@ -116,8 +117,8 @@ def _foreign_scope(*, attempt: int) -> Scope | None:
 def _prepare(scope: Scope, agent: Agent[Any], input: Any, run_config: RunConfig | dict[str, Any] | None) -> None:
     """Draw the step ids that must not depend on what runs first: input guardrails, calls of an interrupted turn."""
     if isinstance(input, RunState):
-        scope.turn = agents_sdk.turns_of(input)
-        calls, tools = agents_sdk.pending_calls(input)
+        scope.turn = run_state.turns_of(input)
+        calls, tools = run_state.pending_calls(input)
         scope.plan(calls, tools)
         return
     shared: Any = run_config.get("input_guardrails") if isinstance(run_config, dict) else None

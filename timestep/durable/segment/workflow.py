@@ -25,9 +25,10 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
-from timestep.durable.seams import dbos_sdk
+from timestep.durable.seams import dbos_journal, dbos_recovery, dbos_sdk
 from timestep.durable.segment.close import closing_of, reason_of
-from timestep.durable.segment.run import NotReplayable, NotResumable, Outcome, run_segment
+from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome
+from timestep.durable.segment.run import run_segment
 from timestep.durable.steps.limits import limits_with
 from timestep.errors import (
     AgentNotRegisteredError,
@@ -192,7 +193,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
         writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
-        known=dbos_sdk.Known(started.recorded),
+        known=dbos_journal.Known(started.recorded),
     )
 
 
@@ -258,7 +259,7 @@ async def _give_up(workflow_id: str, *, version: str | None = None) -> None:
 
     def cancel() -> None:
         if version is not None:
-            dbos_sdk.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
+            dbos_recovery.bind_workflows(engine().client, [workflow_id], version, executor_id=engine().executor_id)
         engine().client.cancel_workflow(workflow_id)
 
     # Outside this task's context: inside it the cancellation would be recorded as a step.

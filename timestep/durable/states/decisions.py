@@ -9,7 +9,7 @@ from typing import Any
 
 from agents import ModelBehaviorError, RunState
 
-from timestep.durable.seams import agents_sdk
+from timestep.durable.seams import run_state
 from timestep.errors import ApprovalChangedError, SnapshotMismatchError
 from timestep.records import Approval, ApprovalStatus
 from timestep.store.json_text import storable_text
@@ -70,7 +70,7 @@ def decisions_of_state(state: RunState[Any]) -> list[StateDecision]:
     found: list[StateDecision] = []
     for item in state.get_interruptions():
         try:
-            is_approved, is_sticky, reason = agents_sdk.decision_about(state, item)
+            is_approved, is_sticky, reason = run_state.decision_about(state, item)
         except ModelBehaviorError as error:  # the SDK knows the call with other arguments
             raise ApprovalChangedError(
                 f"The call {call_id_of(item)!r} of {item.name!r} was changed after it was decided: {error}"

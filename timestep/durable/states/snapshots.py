@@ -6,11 +6,16 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from agents import Agent, RunState
+from agents import (
+    Agent,
+    RunState,
+)
 from agents.version import __version__ as sdk_version
 
 from timestep.durable.process.agent_definition import reachable_agents
-from timestep.durable.seams import agents_sdk
+from timestep.durable.process.registered_agents import RegisteredAgent
+from timestep.durable.seams import run_state
+from timestep.durable.states.context import load_context
 from timestep.durable.states.origin import Origin, origin_of
 from timestep.durable.states.output import dump_output
 from timestep.durable.states.saved_context import (
@@ -19,8 +24,14 @@ from timestep.durable.states.saved_context import (
     check_saved_context,
     dump_saved_context,
 )
-from timestep.durable.steps.mcp import using_tool_lists
-from timestep.errors import InvalidInputError, SnapshotDamagedError, SnapshotMismatchError, TimestepError
+from timestep.durable.states.tool_lists import using_tool_lists
+from timestep.errors import (
+    InvalidInputError,
+    SnapshotDamagedError,
+    SnapshotMismatchError,
+    SnapshotTooLargeError,
+    TimestepError,
+)
 from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
 from timestep.run_state.reading import check_readable
 from timestep.store.json_text import dump_json
@@ -79,7 +90,7 @@ async def restore_state(
     try:
         with using_tool_lists(mcp_tools or {}):
             state = await RunState.from_json(agent, data, context_deserializer=needed, strict_context=True)
-        lost = agents_sdk.lost_calls(state, data)
+        lost = run_state.lost_calls(state, data)
     except TimestepError:
         raise
     except Exception as error:
@@ -154,5 +165,48 @@ def _end_of(state: RunState[Any, Any], data: dict[str, Any]) -> tuple[SnapshotKi
         return "final", origin.output
     if origin is not None and origin.run_id is None and origin.snapshot_id is None:  # its result has not ended
         return "checkpoint", None
-    has_ended, output = agents_sdk.output_of_last_item(state)
+    has_ended, output = run_state.output_of_last_item(state)
     return ("final", output) if has_ended else ("checkpoint", None)
+
+
+def check_snapshot_size(state: dict[str, Any], *, limit_bytes: int) -> None:
+    """Refuse a state whose JSON is larger than `limit_bytes`.
+
+    Raises:
+        SnapshotTooLargeError: it is larger.
+    """
+    size = len(dump_json(state).encode())
+    if size > limit_bytes:
+        raise SnapshotTooLargeError(f"The run state has {size:,} bytes, more than the limit of {limit_bytes:,}.")
+
+
+async def load_snapshot(entry: RegisteredAgent, snapshot: Snapshot, *, max_turns: int | None = None) -> RunState[Any]:
+    """Return the RunState of a snapshot.
+
+    Raises:
+        SnapshotDamagedError: the stored text is not the one that was written.
+        SnapshotMismatchError: it names agents or tools that are not there any more.
+        UnsupportedError: another SDK wrote it, or a newer one.
+    """
+    check_snapshot(snapshot)
+    return await load_state(entry, snapshot.state, max_turns=max_turns, mcp_tools=snapshot.mcp_tools)
+
+
+async def load_state(
+    entry: RegisteredAgent,
+    state: dict[str, Any],
+    *,
+    max_turns: int | None = None,
+    mcp_tools: Mapping[str, Any] | None = None,
+) -> RunState[Any]:
+    """Return the RunState of its JSON, with the run's own context type and limit of turns."""
+    kind = entry.context_type
+    loaded = await restore_state(
+        entry.agent,
+        state,
+        context_deserializer=(lambda data: load_context(data, kind)) if kind is not None else None,
+        mcp_tools=mcp_tools,
+    )
+    if max_turns is not None:
+        run_state.set_max_turns(loaded, max_turns)
+    return loaded

@@ -8,10 +8,8 @@ handed over.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,6 +21,7 @@ from pydantic import TypeAdapter
 from timestep.durable.journal.scope import active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.states.tool_lists import recorded_tool_list
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
 
@@ -44,24 +43,10 @@ _connecting: set[asyncio.Task[None]] = set()
 """Keeps the tasks that connect from being collected."""
 
 
-_recorded: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("timestep_mcp_tools")
-
-
-@contextlib.contextmanager
-def using_tool_lists(recorded: Mapping[str, Any]) -> Generator[None]:
-    """Answer with these recorded lists, by server name, instead of asking: while a RunState is rebuilt."""
-    token = _recorded.set(recorded)
-    try:
-        yield
-    finally:
-        _recorded.reset(token)
-
-
 async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any], agent: Any) -> list[MCPTool]:
     """Return the tools of a server; in a durable run the list is a step. A repeat asks the server again."""
-    recorded = _recorded.get({})
-    if server.name in recorded:
-        return _TOOLS.validate_python(recorded[server.name])
+    if (recorded := recorded_tool_list(server.name)) is not None:
+        return _TOOLS.validate_python(recorded)
     scope = active_scope()
     if scope is None:
         return await agents_sdk.list_mcp_tools(server, run_context, agent)

@@ -18,6 +18,7 @@ from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error
 from timestep.durable.journal.child_runs import parent_of_runs
+from timestep.durable.journal.context_changes import apply_changes, changes_since, fingerprint
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope, entered
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.step_events import StepEvents
@@ -31,7 +32,6 @@ from timestep.durable.process.tool_policies import (
 )
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
-from timestep.durable.states.context import apply_changes, changes_since, fingerprint
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall
