@@ -22,7 +22,7 @@ from timestep.client.approvals import approve
 from timestep.client.events import _Attempts
 from timestep.client.runs import resume_run
 from timestep.durable.journal.stream_writer import BURST, COMMITS_PER_SECOND, Pace, StreamWriter
-from timestep.durable.journal.values import stream_writer
+from timestep.durable.journal import stream_writer
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.start import read_result
 from timestep.errors import InvalidInputError

@@ -12,7 +12,7 @@ from agents import Agent, Model, ModelResponse, Usage
 from agents.testing import assistant_message
 
 from timestep import run_agent_workflow
-from timestep.durable.journal.values import step
+from timestep.durable.journal import step
 from timestep.durable.process import turnstile
 from timestep.durable.process.turnstile import CALM_SECONDS, ROUNDS_BETWEEN, Turnstile
 
