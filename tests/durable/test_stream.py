@@ -21,8 +21,8 @@ from timestep import queue_agent_workflow, register_agents, run_agent, run_agent
 from timestep.client.approvals import approve
 from timestep.client.events import _Attempts
 from timestep.client.runs import resume_run
-from timestep.durable.journal.stream_writer import BURST, COMMITS_PER_SECOND, Pace, StreamWriter
 from timestep.durable.journal import stream_writer
+from timestep.durable.journal.stream_writer import BURST, COMMITS_PER_SECOND, Pace, StreamWriter
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.start import read_result
 from timestep.errors import InvalidInputError

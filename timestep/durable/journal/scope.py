@@ -91,12 +91,22 @@ class CallSlot:
     block: Any = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the model reads of the `output` of a call: `text`, None for the output's own, and a `note` after it."""
+
+    output: Any
+    text: Any
+    note: str | None
+
+
 @dataclass(kw_only=True)
 class Scope:
     """One Runner.run inside the workflow: that of the run, or that of an agent used as a tool.
 
     `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
-    `is_quiet`: nobody looks at the events of its models.
+    `is_quiet`: nobody looks at the events of its models. `shown`, by call id, is what the model reads of outputs whose
+    text was recorded.
     """
 
     segment: Segment
@@ -111,6 +121,7 @@ class Scope:
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
     taken: list[tuple[object, CallSlot]] = field(default_factory=list)
     guardrails: list[tuple[object, StepReservation]] = field(default_factory=list)
+    shown: dict[str, Shown] = field(default_factory=dict)
 
     def reserve(self) -> StepReservation:
         """Draw the next step id.

@@ -17,7 +17,8 @@ from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.run_state import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed
 from timestep.durable.states.origin import Origin, origin_of, with_origin
-from timestep.durable.states.output import dump_output, load_output
+from timestep.durable.states.output import keep_output, load_output
+from timestep.durable.states.state_json import json_of_state
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item
@@ -80,7 +81,7 @@ def build_request(
     return RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
-        input_items=check_input(input_items),
+        input_items=check_input(input_items, context_type=entry.context_type),
         session_id=_session_id(session, session_id),
         context=_context(entry, context),
         max_turns=max_turns,
@@ -95,8 +96,10 @@ def build_request(
     )
 
 
-def check_input(input_items: Any) -> Any:
+def check_input(input_items: Any, *, context_type: type | None = None) -> Any:
     """Return the input of a run as JSON: text, a list of items, or `{"$run_state": ...}`.
+
+    `context_type` is the one that is registered with the agent: a RunState has its context.
 
     Raises:
         InvalidInputError: it is empty, of another type, or an item is malformed; the message names the item.
@@ -104,8 +107,11 @@ def check_input(input_items: Any) -> Any:
     if isinstance(input_items, RunState):
         state = cast("RunState[Any]", input_items)
         origin = origin_of(state)
-        ended = {OUTPUT_MARK: dump_output(origin.output)} if origin is not None and origin.is_final else {}
-        return {STATE_MARK: state.to_json(), **ended}
+        ended = {}
+        if origin is not None and origin.is_final:
+            agent = current_agent_of(state)
+            ended = {OUTPUT_MARK: keep_output(origin.output, agent.output_type if agent is not None else None)}
+        return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
     if isinstance(input_items, str):
         if not input_items.strip():
             raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
@@ -204,10 +210,10 @@ def _context(entry: RegisteredAgent, context: Any) -> Any:
                 f"The context is a {name}; the agent {entry.agent.name!r} is registered with "
                 f"context_type={entry.context_type.__qualname__}."
             )
-        return dump_context(context, hint=hint)
+        return dump_context(context, context_type=entry.context_type, hint=hint)
     if is_typed(context):
         raise NotDurableError(f"The context is a {name}, which another process could not build again.", hint=hint)
-    return dump_context(context, hint=hint)
+    return dump_context(context, context_type=None, hint=hint)
 
 
 def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:

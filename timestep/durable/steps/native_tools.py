@@ -18,9 +18,10 @@ from pydantic import TypeAdapter
 
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope
 from timestep.durable.journal.step import Envelope, value_of
-from timestep.durable.journal.values import decode_value, encode_value, register_serializer
+from timestep.durable.journal.values import decode_value, encode_value
 from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.tool_call import run_call
+from timestep.durable.values.registered_types import register_serializer
 
 
 def register_result_types() -> None:

@@ -6,6 +6,7 @@ A call of an agent used as a tool is no step itself: its inner model turns and t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import logging
@@ -13,16 +14,16 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
+from agents import FunctionTool, ToolTimeoutError
 from agents.tool_context import ToolContext
 
-from timestep.client.serializer import encode_error
+from timestep.client.serializer import encode_error, json_problem
 from timestep.durable.journal.child_runs import parent_of_runs
-from timestep.durable.journal.context_changes import apply_changes, changes_since, fingerprint
-from timestep.durable.journal.scope import CallSlot, Scope, active_scope, entered
+from timestep.durable.journal.context_changes import apply_changes, fingerprint, take_changes
+from timestep.durable.journal.scope import CallSlot, Scope, Shown, active_scope, entered
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.step_events import StepEvents
-from timestep.durable.journal.values import check_size, decode_value, encode_value
+from timestep.durable.journal.values import check_size, decode_value, encode_value, has_type, is_unordered
 from timestep.durable.process.tool_policies import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -30,14 +31,18 @@ from timestep.durable.process.tool_policies import (
     ToolPolicy,
     policy_of,
 )
-from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams import agents_sdk, dbos_sdk, tool_outputs
+from timestep.durable.seams.tool_outputs import ToolOutput
 from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
-from timestep.errors import ToolResultError, UnsupportedError
+from timestep.errors import ResultTooLargeError, ToolResultError, UnsupportedError
 from timestep.records import ToolCall
 
 log = logging.getLogger("timestep")
 
+HAS_RUN = "The tool has run, and what it did is done: do not call it again for the same."
+LONGEST_TOLD_CHARACTERS = 4000
+"""How much of the text of a result the model is told when the result itself is not kept."""
 
 _current: contextvars.ContextVar[ToolCall | None] = contextvars.ContextVar("timestep_tool_call", default=None)
 
@@ -72,22 +77,7 @@ async def invoke_function_tool(
 
     async def body() -> Envelope:
         result = await _invoke(function_tool, context, arguments, policy)
-        try:
-            output = encode_value(result.output, what=f"the tool {function_tool.name!r}")
-            check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
-        except ToolResultError as error:
-            log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
-            text = await agents_sdk.tool_failure_text(function_tool=function_tool, context=context, error=error)
-            if text is None:
-                raise
-            if text == default_tool_error_function(context, error):  # says nothing, for fear of secrets; ours has none
-                text = error.message
-            return {"ok": text, "is_sdk_error": True}
-        return {
-            "ok": output,
-            "is_sdk_error": result.is_sdk_generated_error,
-            "custom_data": encode_value(agents_sdk.custom_data_of(context), what="custom data"),
-        }
+        return _envelope_of(result, function_tool, context, scope, slot)
 
     envelope = await run_call(
         scope,
@@ -101,9 +91,34 @@ async def invoke_function_tool(
         on_crash=policy.on_crash,
     )
     output = decode_value(value_of(envelope))
-    if "custom_data" in envelope:
-        agents_sdk.set_custom_data(context, decode_value(envelope["custom_data"]))
+    agents_sdk.set_custom_data(context, decode_value(envelope.get("custom_data")))
+    scope.shown[context.tool_call_id] = Shown(output=output, text=envelope.get("shown"), note=envelope.get("note"))
     return agents_sdk.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
+
+
+def shown_output(call_id: str, output: Any, text: ToolOutput) -> ToolOutput:
+    """Return what the model reads of an output of which `text` is its own: what was recorded with it, and a note."""
+    scope = active_scope()
+    found = scope.shown.get(call_id) if scope is not None else None
+    if found is None or found.output is not output:  # a guardrail has put something else in its place
+        return text
+    return with_note(text if found.text is None else found.text, found.note)
+
+
+def with_note(text: ToolOutput, note: str | None) -> ToolOutput:
+    """Return what the model reads of a result, with a note after it."""
+    if note is None:
+        return text
+    return f"{text}\n\n{note}" if isinstance(text, str) else [*text, {"type": "input_text", "text": note}]
+
+
+def told(error: ToolResultError, text: ToolOutput | None = None) -> str:
+    """Return what the model reads of a call whose result was not kept: that it has run, why, and what it returned."""
+    message = f"{error.message} {HAS_RUN}"
+    if not isinstance(text, str):
+        return message
+    text = text if len(text) <= LONGEST_TOLD_CHARACTERS else f"{text[:LONGEST_TOLD_CHARACTERS]}…"
+    return f"{message} What it returned, as text: {text}"
 
 
 async def run_call(
@@ -139,7 +154,7 @@ async def run_call(
     name = scope.step_name("tool_call", tool, slot.key)
     on_crash = on_crash or policy_of(tool).on_crash
 
-    async def told() -> Envelope:
+    async def with_events() -> Envelope:
         async with StepEvents(scope, name) as events:
             return await timed(events)
 
@@ -171,13 +186,18 @@ async def run_call(
         finally:
             _current.reset(token)
         envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
-        if changes := changes_since(before, context):
-            envelope["context"] = changes
+        changes = take_changes(before, context)
+        if changes.recorded:
+            envelope["context"] = changes.recorded
+        if changes.lost:
+            lost = "; ".join(changes.lost.values())
+            log.warning("The tool %r changed the context, which was undone: %s. Run %s.", tool, lost, segment.run_id)
+            envelope["note"] = f"{HAS_RUN} What it put into the context was not kept: {lost}."
         events.add({"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
         return envelope
 
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
-    envelope = await run_step(segment, reservation, name, told, max_bytes=2 * segment.max_result_bytes)
+    envelope = await run_step(segment, reservation, name, with_events, max_bytes=2 * segment.max_result_bytes)
     if not has_run:
         apply_changes(context, envelope.get("context"))
     segment.record.tool_calls.append(
@@ -191,6 +211,40 @@ async def run_call(
         }
     )
     return envelope
+
+
+def _envelope_of(
+    result: agents_sdk.FunctionToolResult, tool: FunctionTool, context: ToolContext[Any], scope: Scope, slot: CallSlot
+) -> Envelope:
+    """Return what is recorded of a tool's result; what would not come back is told to the model, as the call is done."""
+    what, text = f"the tool {tool.name!r}", None
+    try:
+        with contextlib.suppress(Exception):  # of a result without a text the model is told just that
+            text = tool_outputs.text_of_output(tool, context.tool_call, result.output)
+        output = encode_value(result.output, what=what)
+        check_size(output, limit_bytes=scope.segment.max_result_bytes, what=what)
+        shown = _text_to_keep(output, text, tool, context)
+    except ToolResultError as error:
+        log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
+        return {"ok": told(error, None if isinstance(error, ResultTooLargeError) else text), "is_sdk_error": True}
+    envelope: Envelope = {"ok": output, "is_sdk_error": result.is_sdk_generated_error}
+    if shown is not None:
+        envelope["shown"] = shown
+    data = agents_sdk.custom_data_of(context)
+    if problem := json_problem(data):
+        log.warning("The custom data of %s was not kept: %s. Run %s.", what, problem, scope.segment.run_id)
+        data = None
+    return envelope | {"custom_data": encode_value(data, what="custom data")}
+
+
+def _text_to_keep(output: Any, text: ToolOutput | None, tool: FunctionTool, context: ToolContext[Any]) -> Any:
+    """Return the text of a result where another process would not make the same of its value, else None."""
+    if not has_type(output):
+        return None
+    if text is None:
+        raise ToolResultError(f"The result of the tool {tool.name!r} cannot be shown: its `str` failed.")
+    again = tool_outputs.text_of_output(tool, context.tool_call, decode_value(output))
+    return text if again != text or is_unordered(output) else None
 
 
 async def _invoke(
