@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, is_typeddict
 
 from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
@@ -205,7 +205,7 @@ def _context(entry: RegisteredAgent, context: Any) -> Any:
     name = type(context).__qualname__
     hint = f"Pass JSON-able data, or register its class: register_agents(agent, context_type={name})."
     if context is not None and entry.context_type is not None:
-        if not isinstance(context, entry.context_type):
+        if not isinstance(context, dict if is_typeddict(entry.context_type) else entry.context_type):
             raise InvalidInputError(
                 f"The context is a {name}; the agent {entry.agent.name!r} is registered with "
                 f"context_type={entry.context_type.__qualname__}."

@@ -1,7 +1,7 @@
 """The JSON of a RunState with all that the SDK's own loses: its context, and what its tools returned.
 
-A context that is no dict is `to_json`'s through the registered type; one that JSON does not know whole is a tree. What a
-tool returned stands beside the SDK's own form of it, under `timestep_output`, where that form is not the value itself.
+The context is the JSON of its registered type, or a tree. What a tool returned stands beside the SDK's own form of it,
+under `timestep_output`, where that form is not the value itself.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ again. If several input guardrails fail, the one that finishes first is reported
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from agents import (
@@ -29,6 +30,9 @@ from timestep.durable.journal.scope import Scope, active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
+from timestep.errors import ToolResultError
+
+log = logging.getLogger("timestep")
 
 _TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
 
@@ -94,13 +98,13 @@ async def tool_input_guardrails(
     async def body() -> Envelope:
         results: list[ToolInputGuardrailResult] = []
         await _until_raised(agents_sdk.tool_input_guardrails(**named, tool_input_guardrail_results=results))
-        return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
+        return {"ok": [_dump_tool_output(result.output) for result in results]}
 
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.input_guardrails.popleft() if slot.input_guardrails else scope.reserve()
     name = scope.step_name("tool_input_guardrails", func_tool.name, slot.key, str(reservation.step_id))
     envelope = await run_step(scope.segment, reservation, name, body)
-    outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
+    outputs = [_load_tool_output(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_input_guardrails", outputs)
     return await agents_sdk.tool_input_guardrails(
         **named | {"func_tool": replay}, tool_input_guardrail_results=tool_input_guardrail_results
@@ -131,13 +135,13 @@ async def tool_output_guardrails(
     async def body() -> Envelope:
         results: list[ToolOutputGuardrailResult] = []
         await _until_raised(agents_sdk.tool_output_guardrails(**named, tool_output_guardrail_results=results))
-        return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in results]}
+        return {"ok": [_dump_tool_output(result.output) for result in results]}
 
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.output_guardrails.popleft() if slot.output_guardrails else scope.reserve()
     name = scope.step_name("tool_output_guardrails", func_tool.name, slot.key, str(reservation.step_id))
     envelope = await run_step(scope.segment, reservation, name, body)
-    outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
+    outputs = [_load_tool_output(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_output_guardrails", outputs)
     return await agents_sdk.tool_output_guardrails(
         **named | {"func_tool": replay}, tool_output_guardrail_results=tool_output_guardrail_results
@@ -187,8 +191,24 @@ def _input_reservation(scope: Scope, guardrail: InputGuardrail[Any]) -> tuple[St
 
 
 def _dump(output: GuardrailFunctionOutput) -> Json:
-    info = encode_value(output.output_info, what="a guardrail's output_info")
-    return {"tripwire_triggered": output.tripwire_triggered, "output_info": info}
+    return {"tripwire_triggered": output.tripwire_triggered, "output_info": _dump_info(output.output_info)}
+
+
+def _dump_tool_output(output: ToolGuardrailFunctionOutput) -> Json:
+    return {"output_info": _dump_info(output.output_info), "behavior": dict(output.behavior)}
+
+
+def _load_tool_output(data: Json) -> ToolGuardrailFunctionOutput:
+    return _TOOL_OUTPUT.validate_python({**data, "output_info": decode_value(data["output_info"])})
+
+
+def _dump_info(info: Any) -> Json:
+    """Return what a guardrail says of its decision; in the place of what would not come back, a text says why."""
+    try:
+        return encode_value(info, what="a guardrail", name="output_info")
+    except ToolResultError as error:
+        log.warning("%s", error.message)
+        return error.message
 
 
 def _load(data: Json) -> GuardrailFunctionOutput:

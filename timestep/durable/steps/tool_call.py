@@ -160,6 +160,7 @@ async def run_call(
 
     async def timed(events: StepEvents) -> Envelope:
         nonlocal has_run
+        envelope: Envelope
         before, started_at = fingerprint(context), time.time()
         if on_crash != "repeat":
             settled = await settle_or_reserve(
@@ -216,7 +217,7 @@ async def run_call(
 def _envelope_of(
     result: agents_sdk.FunctionToolResult, tool: FunctionTool, context: ToolContext[Any], scope: Scope, slot: CallSlot
 ) -> Envelope:
-    """Return what is recorded of a tool's result; what would not come back is told to the model, as the call is done."""
+    """Return what is recorded of a result. One that would not come back is told to the model: the call is done."""
     what, text = f"the tool {tool.name!r}", None
     try:
         with contextlib.suppress(Exception):  # of a result without a text the model is told just that

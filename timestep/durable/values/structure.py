@@ -250,7 +250,7 @@ def _dict_of(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 def _enum_node(value: enum.Enum, at: Place) -> dict[str, Json]:
     name = _findable_name(type(value), at)
-    if value.name is not None and value.name in type(value).__members__:  # a union of flags has no name of its own
+    if value.name in type(value).__members__:  # a union of flags has no name of its own
         return {TYPE_MARK: name, "name": value.name}
     return {TYPE_MARK: name, "value": to_tree(value.value, at)}
 

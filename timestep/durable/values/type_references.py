@@ -25,8 +25,8 @@ def reference_of(kind: Any) -> Json | None:  # noqa: PLR0911 - one for each kind
     if kind is None or kind is type(None):
         return "None"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        generic = kind.__pydantic_generic_metadata__
-        if generic["origin"] is not None:
+        if is_generic_model(kind):
+            generic = kind.__pydantic_generic_metadata__
             return _generic(name_of_class(generic["origin"]), generic["args"], reference_of)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
@@ -40,6 +40,11 @@ def reference_of(kind: Any) -> Json | None:  # noqa: PLR0911 - one for each kind
         name = name_of_class(kind)
         return name if find_class(name) is kind else None
     return "..." if kind is ... else None
+
+
+def is_generic_model(kind: type[BaseModel]) -> bool:
+    """Whether a model is a generic one with its arguments, such as `Page[int]`."""
+    return getattr(kind, "__pydantic_generic_metadata__", {}).get("origin") is not None
 
 
 def type_of(reference: Json) -> Any:
