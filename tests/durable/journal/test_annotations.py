@@ -55,8 +55,8 @@ register_serializer(Known, dump=lambda value: 1, load=lambda data: Known())
 @pytest.mark.parametrize(
     "annotation",
     [
-        str, int, None, Any, object, dict, list[dict[str, Line]], Line, Owner, Page[int], Pair, Row, Base, Parent, Priced,
-        Known, Line | None, Annotated[Line, 1], Literal["a"], collections.abc.Sequence[Line], tuple[Line, ...],
+        str, int, None, Any, object, dict, list[dict[str, Line]], Line, Owner, Page[int], Pair, Row, Base, Parent,
+        Priced, Known, Line | None, Annotated[Line, 1], Literal["a"], collections.abc.Sequence[Line], tuple[Line, ...],
         datetime.datetime, set[str], frozenset[Pair], bytes, BaseModel,
     ],
     ids=str,
@@ -69,7 +69,8 @@ def test_what_may_come_back_is_fine(annotation: Any) -> None:
     "annotation",
     [
         Plain, list[Plain], dict[str, Plain | None], Plain | str, Annotated[Plain, 1], io.TextIOWrapper, SecretStr,
-        collections.abc.Iterator[int], collections.abc.AsyncIterator[int], collections.abc.Callable[[], int], type[Line],
+        collections.abc.Iterator[int], collections.abc.AsyncIterator[int], collections.abc.Callable[[], int],
+        type[Line],
     ],
     ids=str,
 )  # fmt: skip
@@ -83,7 +84,7 @@ def test_a_tool_that_returns_it_is_refused_at_registration_with_its_name() -> No
         return Plain()
 
     inner = Agent(name="inner", tools=[make])
-    with pytest.raises(NotDurableError, match="tool 'make' of the agent 'inner'.*Plain") as refusal:
+    with pytest.raises(NotDurableError, match=r"tool 'make' of the agent 'inner'.*Plain") as refusal:
         register_agents(Agent(name="outer", handoffs=[inner]))
     assert "register_serializer" in refusal.value.hint
 

@@ -77,6 +77,7 @@ class Segment:
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
     known: dbos_journal.Known = field(default_factory=dbos_journal.Known)
+    context_changes: dict[tuple[int, Any], tuple[int, int, float]] = field(default_factory=dict)
     waiting_calls: int = 0
 
 
@@ -136,6 +137,11 @@ class Scope:
                 hint="Parallel sub-agents share the step ids of their run: nest them less deep, or start runs instead.",
             )
         return reservation
+
+    @property
+    def turn_of_run(self) -> int:
+        """The turn of the run itself, of a sub-agent that in which its outermost call is."""
+        return int(self.path.partition(":")[0]) if self.path[:1].isdigit() else self.turn
 
     def step_name(self, kind: str, *parts: str) -> str:
         """Return the name of a step of this turn: unique in the workflow, readable, the same on every attempt."""

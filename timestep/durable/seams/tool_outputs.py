@@ -21,7 +21,7 @@ def install(shown: Callable[[str, Any, ToolOutput], ToolOutput]) -> None:
 
     def tool_call_output_item(cls: type, tool_call: Any, output: Any, **named: Any) -> Any:
         item = _original(cls, tool_call, output, **named)
-        return item | {"output": shown(tool_call.call_id, output, item["output"])}
+        return item | {"output": shown(tool_call.call_id, output, _exact(item["output"]))}
 
     ItemHelpers.tool_call_output_item = classmethod(tool_call_output_item)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -29,7 +29,12 @@ def install(shown: Callable[[str, Any, ToolOutput], ToolOutput]) -> None:
 def text_of_output(tool: Any, tool_call: Any, output: Any) -> ToolOutput:
     """Return what the model reads of an output when nothing else is said."""
     named = {"output_json_schema": tool.output_json_schema, "output_type_adapter": tool._output_type_adapter}
-    return _original(ItemHelpers, tool_call, output, **named)["output"]
+    return _exact(_original(ItemHelpers, tool_call, output, **named)["output"])
+
+
+def _exact(text: ToolOutput) -> ToolOutput:
+    """Return a text of a class of the caller's own, such as a `StrEnum`, as the text that it is."""
+    return str.__str__(text) if isinstance(text, str) else text
 
 
 AGENTS_RELEASE.check(

@@ -19,7 +19,7 @@ from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error, json_problem
 from timestep.durable.journal.child_runs import parent_of_runs
-from timestep.durable.journal.context_changes import apply_changes, fingerprint, take_changes
+from timestep.durable.journal.context_changes import apply_changes, fingerprint, note_changes, take_changes
 from timestep.durable.journal.scope import CallSlot, Scope, Shown, active_scope, entered
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.step_events import StepEvents
@@ -199,8 +199,9 @@ async def run_call(
 
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
     envelope = await run_step(segment, reservation, name, with_events, max_bytes=2 * segment.max_result_bytes)
-    if not has_run:
-        apply_changes(context, envelope.get("context"))
+    make = note_changes if has_run else apply_changes
+    at = (scope.turn_of_run, envelope.get("attempt", 1), envelope.get("finished_at") or 0.0)
+    make(context, envelope.get("context"), at=at, newest=segment.context_changes)
     segment.record.tool_calls.append(
         {
             "call_key": scope.call_key(slot),

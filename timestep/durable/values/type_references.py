@@ -24,10 +24,9 @@ def reference_of(kind: Any) -> Json | None:  # noqa: PLR0911 - one for each kind
         return "typing:Any"
     if kind is None or kind is type(None):
         return "None"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        if is_generic_model(kind):
-            generic = kind.__pydantic_generic_metadata__
-            return _generic(name_of_class(generic["origin"]), generic["args"], reference_of)
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and is_generic_model(kind):
+        generic = kind.__pydantic_generic_metadata__
+        return _generic(name_of_class(generic["origin"]), generic["args"], reference_of)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         return _generic(_UNION, arguments, reference_of)

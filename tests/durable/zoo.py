@@ -286,6 +286,35 @@ OTHERS: list[Any] = [
     10**5000, "", None, True, [], {},
 ]  # fmt: skip
 
+
+def describe(value: Any) -> str:
+    """Return all that there is in a value: types, attributes and parts, the order of sets apart."""
+    if isinstance(value, (set, frozenset)):
+        return f"{type(value)}{sorted(describe(part) for part in value)}"
+    if isinstance(value, dict):
+        inner = ", ".join(f"{describe(key)}: {describe(part)}" for key, part in value.items())
+        return f"{type(value)}{{{inner}}}"
+    if isinstance(value, (list, tuple, collections.deque)):
+        return f"{type(value)}[{', '.join(describe(part) for part in value)}] {getattr(value, 'name', '')}"
+    parts: dict[str, Any] = {}
+    if hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "model_fields"):
+        names = (
+            "__pydantic_extra__",
+            "__pydantic_private__",
+            "__pydantic_fields_set__",
+            *getattr(value, "__slots__", ()),
+        )
+        parts = {
+            name: getattr(value, name)
+            for name in names
+            if hasattr(value, name) and name not in ("__dict__", "__weakref__")
+        }
+        parts |= {name: part for name, part in getattr(value, "__dict__", {}).items() if not name.startswith("__")}
+    if parts:
+        return f"{type(value)}({', '.join(f'{name}={describe(part)}' for name, part in parts.items())})"
+    return f"{type(value)} {value.bit_length() if isinstance(value, int) and value.bit_length() > 9999 else value!r}"
+
+
 ZOO: list[Any] = [*MODELS, *OTHERS, MODELS, OTHERS, {"all": OTHERS, "models": (MODELS,)}]
 
 TEXT = st.text(max_size=8)
