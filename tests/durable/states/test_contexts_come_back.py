@@ -1,4 +1,4 @@
-"""The context of a run: the same live, on a replay, after an approval and later; what is not kept is told at the tool."""
+"""The context of a run: the same live, replayed, after an approval and later; what is not kept is told at its tool."""
 
 from __future__ import annotations
 
