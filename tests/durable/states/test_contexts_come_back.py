@@ -12,7 +12,17 @@ import threading
 from typing import Any
 
 import pytest
-from agents import Agent, RunContextWrapper, RunHooks, RunResult, function_tool
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    OutputGuardrail,
+    RunContextWrapper,
+    RunHooks,
+    RunResult,
+    function_tool,
+    handoff,
+)
 from agents.testing import function_call
 from pydantic import BaseModel, Field, field_validator
 from turns import Turns
@@ -227,6 +237,31 @@ async def test_parallel_calls_that_change_one_part_have_their_order_on_a_replay(
     _, replayed = await engine.replay(new_id)
 
     assert live.context == replayed.context == {"log": ["second", "first"]}
+
+
+async def test_what_guardrails_and_handoffs_change_comes_back_too(engine: Any, new_id: str) -> None:
+    def note(name: str) -> Any:
+        def change(context: Any, *others: Any) -> GuardrailFunctionOutput:
+            context.context.setdefault("seen", set()).add(name)
+            return GuardrailFunctionOutput(output_info={name}, tripwire_triggered=False)
+
+        return change
+
+    second = Agent(
+        name="second", model=Turns("done"), output_guardrails=[OutputGuardrail(guardrail_function=note("output"))]
+    )
+    agent = Agent(
+        name="first", model=Turns(function_call("transfer_to_second", {}, call_id="h")),
+        handoffs=[handoff(second, on_handoff=lambda context: note("handoff")(context) and None)],
+        input_guardrails=[InputGuardrail(guardrail_function=note("input"))],
+    )  # fmt: skip
+    register_agents(agent)
+
+    live = await run_agent_workflow(agent, "Go", workflow_id=new_id, context={})
+    _, replayed = await engine.replay(new_id)
+
+    assert live.context == replayed.context == {"seen": {"input", "handoff", "output"}}
+    assert replayed.output == "done"
 
 
 async def test_a_context_that_would_not_come_back_is_refused_at_the_door_with_its_field(engine: Any) -> None:

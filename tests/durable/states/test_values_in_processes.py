@@ -1,4 +1,4 @@
-"""Values and contexts between processes: recorded by the started script, read by a worker that imports it, after kill -9."""
+"""Values and contexts between processes: recorded by a script, read after kill -9 by a worker that imports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,11 @@ PROGRAM = """
 @pytest.fixture
 def folder(
     tmp_path: Path, engine: Any, new_database: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Path, str]]:
+) -> tuple[Path, str]:
     (tmp_path / "app.py").write_text(textwrap.dedent(PROGRAM))
     application = new_database()
     monkeypatch.setenv("TIMESTEP_APP_NAME", application)
-    yield tmp_path, application
+    return tmp_path, application
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ reads besides.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from timestep.durable.values.keeping import keep, restore
 from timestep.durable.values.structure import TYPE_MARK, UNORDERED, NotKept
@@ -55,9 +55,15 @@ def has_type(data: Json) -> bool:
 
 
 def is_unordered(data: Json) -> bool:
-    """Whether an encoded value holds a set, whose text is another one in each process."""
-    text = dump_json(data)
-    return any(f'"{name}"' in text for name in UNORDERED)
+    """Whether an encoded value holds a set of several items, whose text is another one in each process."""
+    if isinstance(data, list):
+        return any(is_unordered(part) for part in cast("list[Any]", data))
+    if not isinstance(data, dict):
+        return False
+    node = cast("dict[str, Any]", data)
+    if node.get(TYPE_MARK) in UNORDERED and len(node["items"]) > 1:
+        return True
+    return any(is_unordered(part) for part in node.values())
 
 
 LONGEST_CHARACTER = 12

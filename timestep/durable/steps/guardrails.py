@@ -26,8 +26,9 @@ from agents.tool_context import ToolContext
 from dbos import StepReservation
 from pydantic import TypeAdapter
 
+from timestep.durable.journal.context_step import run_step_on_context
 from timestep.durable.journal.scope import Scope, active_scope
-from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
 from timestep.errors import ToolResultError
@@ -56,7 +57,7 @@ async def input_guardrail(
 
     reservation, number = _input_reservation(scope, guardrail)
     name = f"{scope.path}input_guardrail:{number}:{guardrail.get_name()}"
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
 
 
@@ -74,7 +75,7 @@ async def output_guardrail(
         return {"ok": _dump(result.output)}
 
     name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return OutputGuardrailResult(
         guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
     )
@@ -103,7 +104,7 @@ async def tool_input_guardrails(
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.input_guardrails.popleft() if slot.input_guardrails else scope.reserve()
     name = scope.step_name("tool_input_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=tool_context.context)
     outputs = [_load_tool_output(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_input_guardrails", outputs)
     return await agents_sdk.tool_input_guardrails(
@@ -140,7 +141,7 @@ async def tool_output_guardrails(
     slot = scope.slot_of(tool_context.tool_call_id, tool_context)
     reservation = slot.output_guardrails.popleft() if slot.output_guardrails else scope.reserve()
     name = scope.step_name("tool_output_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=tool_context.context)
     outputs = [_load_tool_output(output) for output in value_of(envelope)]
     replay = _replaying(func_tool, "tool_output_guardrails", outputs)
     return await agents_sdk.tool_output_guardrails(
