@@ -12,7 +12,8 @@ from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, entry_of, given
+from timestep.durable.start import entry_of, given_input
+from timestep.durable.states.origin import Input
 from timestep.errors import InvalidInputError, NotDurableError, TimestepError
 from timestep.records import QueuedRun
 from timestep.settings import current_settings
@@ -70,7 +71,7 @@ def _queued(run: Any, number: int, shared: Mapping[str, Any]) -> QueuedRun:
             )
         request = build_request(
             entry_of(parameters.get("agent")),
-            given(parameters.get("input_items")),
+            given_input(parameters.get("input_items")),
             **{name: parameters[name] for name in _OF_REQUEST if name in parameters},
         )
         options = {name: parameters[name] for name in _OF_QUEUE if name in parameters}

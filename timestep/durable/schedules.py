@@ -17,7 +17,8 @@ from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, entry_of, given, session_of
+from timestep.durable.start import entry_of, given_input, session_of
+from timestep.durable.states.origin import Input
 from timestep.errors import InvalidInputError
 from timestep.ids import check_schedule_name
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
@@ -71,7 +72,7 @@ def create_scheduled_agent_workflow(
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
         entry,
-        given(input_items),
+        given_input(input_items),
         session=session,
         session_id=session_id if session_id is not None else session_of(state_store),
         context=context,
