@@ -22,7 +22,7 @@ from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.model_retry import failure_of, seconds_to_retry
 from timestep.durable.steps.rate_limits import CallLimits
 from timestep.errors import IncompleteModelResponseError
-from timestep.models.fallback import ARGUMENTS, FallbackModel, check_behaviour
+from timestep.models.model_chain import ARGUMENTS, ModelChain, check_behaviour
 from timestep.pricing import price_of
 
 log = logging.getLogger("timestep")
@@ -101,7 +101,7 @@ class Answer:
 async def ask_until_answered(call: ModelCall) -> Answer:
     """Return the whole answer of the model, or of the first of its fallbacks that gives one."""
     inner = call.model
-    if not isinstance(inner, FallbackModel):
+    if not isinstance(inner, ModelChain):
         attempts = _ModelAttempts(call=call, model=inner, name=call.model_name, is_named=call.is_model_named)
         return await attempts.answer()
     retry, refused = 0, list[Answer]()

@@ -25,7 +25,7 @@ from timestep.durable.journal.step_events import StepEvents
 from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.limits import check_limits
 from timestep.durable.steps.model_attempts import Answer, ModelCall, ask_until_answered
-from timestep.models.fallback import ARGUMENTS
+from timestep.models.model_chain import ARGUMENTS
 
 RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 USAGE: TypeAdapter[Usage] = TypeAdapter(Usage)
