@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
@@ -92,12 +93,14 @@ async def invoke_function_tool(
     envelope = await run_call(
         scope,
         slot,
-        tool=function_tool.name,
-        call_id=context.tool_call_id,
-        arguments=arguments,
-        agent=context.agent.name if context.agent else "",
-        context=context.context,
-        body=body,
+        AskedCall(
+            tool=function_tool.name,
+            call_id=context.tool_call_id,
+            arguments=arguments,
+            agent=context.agent.name if context.agent else "",
+            context=context.context,
+        ),
+        body,
         on_crash=policy.on_crash,
     )
     output = decode_value(value_of(envelope))
@@ -106,16 +109,23 @@ async def invoke_function_tool(
     return agents_sdk.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedCall:
+    """A call as the model asked for it, the agent that it belongs to, and the run context that it may change."""
+
+    tool: str
+    call_id: str
+    arguments: str
+    agent: str
+    context: Any
+
+
 async def run_call(
     scope: Scope,
     slot: CallSlot,
-    *,
-    tool: str,
-    call_id: str,
-    arguments: str,
-    agent: str,
-    context: Any,
+    asked: AskedCall,
     body: Callable[[], Awaitable[Envelope]],
+    *,
     on_crash: OnCrash | None = None,
 ) -> Envelope:
     """Run `body` as the step of a call and return the envelope; keep the call for the closing transaction.
@@ -126,71 +136,94 @@ async def run_call(
     Raises:
         Halted: a person must settle first whether the call happened.
     """
-    segment = scope.segment
-    call = ToolCall(
-        run_id=segment.run_id,
-        call_id=call_id,
-        tool=tool,
-        turn=scope.turn,
-        attempt=segment.attempt,
-        idempotency_key=f"{segment.run_id}:{scope.call_key(slot)}",
+    segment, key = scope.segment, scope.call_key(slot)
+    step = _CallStep(
+        scope=scope,
+        name=scope.step_name("tool_call", asked.tool, slot.key),
+        key=key,
+        asked=asked,
+        body=body,
+        on_crash=on_crash or policy_of(asked.tool).on_crash,
     )
-    has_run = False
-    name = scope.step_name("tool_call", tool, slot.key)
-    on_crash = on_crash or policy_of(tool).on_crash
-
-    async def told() -> Envelope:
-        async with StepEvents(scope, name) as events:
-            return await timed(events)
-
-    async def timed(events: StepEvents) -> Envelope:
-        nonlocal has_run
-        before, started_at = fingerprint(context), time.time()
-        if on_crash != "repeat":
-            settled = await settle_or_reserve(
-                segment,
-                call,
-                key=scope.call_key(slot),
-                agent=agent,
-                arguments=arguments,
-                started_at=started_at,
-                is_fatal=on_crash == "fail",
-            )
-            if settled is not None:
-                events.add({"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
-                events.add({"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": False})
-                return settled | {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
-        has_run = True
-        events.add({"type": "tool_started", "tool": tool, "call_id": call_id, "arguments": arguments})
-        token = _current.set(call)
-        try:
-            with tool_body(), parent_of_runs(call):
-                envelope = await body()
-        except Exception as error:  # noqa: BLE001 - a failing tool changes the context too
-            envelope = {"error": encode_error(error)}
-        finally:
-            _current.reset(token)
-        envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
-        if changes := changes_since(before, context):
-            envelope["context"] = changes
-        events.add({"type": "tool_finished", "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
-        return envelope
-
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
-    envelope = await run_step(segment, reservation, name, told, max_bytes=2 * segment.max_result_bytes)
-    if not has_run:
-        apply_changes(context, envelope.get("context"))
+    envelope = await run_step(segment, reservation, step.name, step.run, max_bytes=2 * segment.max_result_bytes)
+    if not step.has_run:
+        apply_changes(asked.context, envelope.get("context"))
     segment.record.tool_calls.append(
         {
-            "call_key": scope.call_key(slot),
-            "agent": agent,
-            "tool": tool,
-            "call_id": call_id,
-            "arguments": arguments,
+            "call_key": key,
+            "agent": asked.agent,
+            "tool": asked.tool,
+            "call_id": asked.call_id,
+            "arguments": asked.arguments,
             "envelope": envelope,
         }
     )
     return envelope
+
+
+@dataclass(kw_only=True)
+class _CallStep:
+    """What the step of a call does. `has_run`: the body was started here, and has changed the context itself."""
+
+    scope: Scope
+    name: str
+    key: str
+    asked: AskedCall
+    body: Callable[[], Awaitable[Envelope]]
+    on_crash: OnCrash
+    has_run: bool = False
+
+    async def run(self) -> Envelope:
+        """Execute the call, unless a person has settled how an earlier start ended, and return its envelope."""
+        async with StepEvents(self.scope, self.name) as events:
+            return await self._run(events)
+
+    async def _run(self, events: StepEvents) -> Envelope:
+        asked, segment = self.asked, self.scope.segment
+        call = ToolCall(
+            run_id=segment.run_id,
+            call_id=asked.call_id,
+            tool=asked.tool,
+            turn=self.scope.turn,
+            attempt=segment.attempt,
+            idempotency_key=f"{segment.run_id}:{self.key}",
+        )
+        before, started_at = fingerprint(asked.context), time.time()
+        settled = await self._settled(call, started_at) if self.on_crash != "repeat" else None
+        what = {"tool": asked.tool, "call_id": asked.call_id}
+        events.add({"type": "tool_started", **what, "arguments": asked.arguments})
+        if settled is not None:
+            envelope = settled
+        else:
+            self.has_run = True
+            envelope = await self._execute(call)
+        envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
+        if self.has_run and (changes := changes_since(before, asked.context)):
+            envelope["context"] = changes
+        events.add({"type": "tool_finished", **what, "is_error": "error" in envelope})
+        return envelope
+
+    async def _settled(self, call: ToolCall, started_at: float) -> Envelope | None:
+        return await settle_or_reserve(
+            self.scope.segment,
+            call,
+            key=self.key,
+            agent=self.asked.agent,
+            arguments=self.asked.arguments,
+            started_at=started_at,
+            is_fatal=self.on_crash == "fail",
+        )
+
+    async def _execute(self, call: ToolCall) -> Envelope:
+        token = _current.set(call)
+        try:
+            with tool_body(), parent_of_runs(call):
+                return await self.body()
+        except Exception as error:  # noqa: BLE001 - a failing tool changes the context too
+            return {"error": encode_error(error)}
+        finally:
+            _current.reset(token)
 
 
 async def _invoke(
