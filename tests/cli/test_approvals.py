@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from command_line import Shop
+from stored_runs import close_run
 from test_worker import LIMIT_SECONDS, worker
 
 from timestep import cli
-from timestep.records import Approval, RunRequest
+from timestep.records import Approval
 from timestep.settings import reset_settings
-from timestep.store.approvals import find_approval, insert_approvals
+from timestep.store.approvals import find_approval
 from timestep.store.connection import Database, open_database
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 from timestep.store.tables import approvals, runs
 
 QUESTION = {
@@ -64,12 +65,10 @@ class Desk:
 
     def waiting(self, run_id: str, *calls: dict[str, Any], **run: Any) -> list[str]:
         """Store a run that waits for these calls and return the approval ids."""
-        request = RunRequest(run_id=run_id, agent="clerk", input_items="hi")
-        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
-        change = {"status": "interrupted", "reason": "approval", "segment": 1, "closed_segment": 1} | run
-        self.execute(sa.update(runs).where(runs.c.id == run_id).values(change))
         asked = [_asked(run_id, place, call) for place, call in enumerate(calls)]
-        self.database.run_sync(insert_approvals, asked)
+        close_run(self.database, run_id, agent="clerk", approvals=asked)
+        if run:
+            self.execute(sa.update(runs).where(runs.c.id == run_id).values(run))
         return [each.id for each in asked]
 
     def approval(self, approval_id: str) -> Approval:

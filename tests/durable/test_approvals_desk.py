@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import close_run
 
 from timestep.client import Client
 from timestep.client.approvals import (
@@ -36,10 +37,9 @@ from timestep.errors import (
     InvalidInputError,
     RunNotFoundError,
 )
-from timestep.records import Approval, Run, RunLimits, RunRequest
-from timestep.store.approvals import insert_approvals
+from timestep.records import Approval, Run, RunLimits
 from timestep.store.connection import Database, open_database
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 from timestep.store.tables import runs
 
 _numbers = itertools.count(1)
@@ -67,11 +67,8 @@ class Desk:
     def waiting(self, *calls: dict[str, Any], reason: str = "approval") -> str:
         """Store a run whose first segment ended with these questions and return its id."""
         run_id = f"run-{next(_numbers)}"
-        request = RunRequest(run_id=run_id, agent="clerk", input_items="hi")
         asked = [self._asked(run_id, place, call) for place, call in enumerate(calls)]
-        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
-        self.change(run_id, status="interrupted", reason=reason, segment=1, closed_segment=1)
-        self.database.run_sync(insert_approvals, asked)
+        close_run(self.database, run_id, agent="clerk", reason=reason, approvals=asked)
         return run_id
 
     def _asked(self, run_id: str, place: int, call: dict[str, Any]) -> Approval:

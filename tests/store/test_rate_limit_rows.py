@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import start_run
 
-from timestep.records import RateLimit, RunRequest
+from timestep.records import RateLimit
 from timestep.store.connection import Database
 from timestep.store.look import look
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 
 SLOW = {"request_seconds": 3600.0, "request_lead_seconds": 9 * 3600.0}
 """Ten at once, then one an hour."""
@@ -133,7 +134,8 @@ def test_the_row_of_a_run_says_what_it_waits_for(database: Database) -> None:
     def set_status(connection: sa.Connection, status: str) -> None:
         connection.execute(sa.text("update timestep.runs set status = :status"), {"status": status})
 
-    database.run_sync(insert_run, RunRequest(run_id="run", agent="a", input_items="hi"), input_digest="d", queue=None)
+    start_run(database, "run")
+    database.run_sync(set_status, "queued")
     share = Share(key="m", request_seconds=60.0, request_lead_seconds=0.0)
     ask(database, share)
     ask(database, share)

@@ -38,7 +38,7 @@ def test_it_satisfies_the_protocol_of_the_sdk() -> None:
 
 def test_making_one_loads_no_agents_sdk_and_opens_no_database(checkout: Path) -> None:
     code = (
-        "import sys; from timestep.sessions import Session; print(repr(Session('mine')));"
+        "import sys; from timestep.client.sessions import Session; print(repr(Session('mine')));"
         "from timestep.store import current; assert current._current is None;"
         "assert 'agents' not in sys.modules"
     )

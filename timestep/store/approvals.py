@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from timestep.records import Approval, ApprovalKind, ApprovalStatus
 from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
-from timestep.store.tables import JSON, approvals, insert_rows, row_values, runs
+from timestep.store.tables import JSON, approvals, row_values, runs
 
 DecisionOutcome = Literal[
     "decided", "already_decided", "expired", "unknown", "not_waiting", "not_allowed", "not_a_choice", "changed"
@@ -39,7 +39,6 @@ ASKED_COLUMNS = (
     "on_expiry",
     "expires_at",
 )
-_INSERT = sa.text(insert_rows(approvals, ASKED_COLUMNS, "asked"))
 _COLUMNS = tuple(approvals.c[name] for name in Approval.__dataclass_fields__)
 _ORDER = (approvals.c.run_id, approvals.c.segment, approvals.c.place, approvals.c.id)
 _AGE = (approvals.c.asked_at, approvals.c.place, approvals.c.id)
@@ -72,12 +71,6 @@ class Decision:
     choices: Sequence[str] | None = None
     run_status: str = ""
     next_segment: str | None = None
-
-
-def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> None:
-    """Store open approvals, asked now; those that are there already stay as they are. May be repeated."""
-    if asked:
-        connection.execute(_INSERT, approval_values(asked))
 
 
 def approval_values(asked: Sequence[Approval]) -> dict[str, str]:

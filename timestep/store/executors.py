@@ -77,11 +77,6 @@ def insert_lost_executors(connection: sa.Connection, executors_with_work: Sequen
     connection.execute(insert(executors).values(rows).on_conflict_do_nothing())
 
 
-def delete_executor(connection: sa.Connection, executor_id: str) -> None:
-    """Remove the executor's row. May be repeated."""
-    connection.execute(sa.delete(executors).where(executors.c.id == executor_id))
-
-
 def list_executors(connection: sa.Connection) -> list[tuple[Executor, bool]]:
     """Return every executor that has a row, and whether it holds its lock now; the oldest first."""
     held = sa.text(

@@ -38,16 +38,9 @@ FINISH_RESERVED = """(run_id, call_key) do update set
 where timestep.tool_calls.finished_at is null"""
 """What becomes of a row that is there already: a reserved call is finished, a finished one stays."""
 
-_INSERT = sa.text(insert_rows(tool_calls, COLUMNS, "calls", conflict=FINISH_RESERVED))
 _RESERVE = sa.text(
     insert_rows(tool_calls, COLUMNS, "calls", conflict="(run_id, call_key) do nothing") + " returning call_key"
 )
-
-
-def insert_tool_calls(connection: sa.Connection, calls: Sequence[ToolCall]) -> None:
-    """Store the calls; those that are there already stay as they are. May be repeated."""
-    if calls:
-        connection.execute(_INSERT, tool_call_values(calls))
 
 
 def reserve_call(connection: sa.Connection, call: ToolCall) -> ToolCall:
@@ -76,13 +69,3 @@ def tool_call_values(calls: Sequence[ToolCall]) -> dict[str, str]:
     """Return the calls as parameters of `insert_rows` with the prefix `calls`."""
     rows = [{**vars(call), "arguments": storable_text(call.arguments)} for call in calls]
     return row_values(tool_calls, COLUMNS, "calls", rows)
-
-
-def list_tool_calls(connection: sa.Connection, run_id: str) -> list[ToolCall]:
-    """Return the run's calls in the order in which they started."""
-    query = (
-        sa.select(*(tool_calls.c[name] for name in COLUMNS))
-        .where(tool_calls.c.run_id == run_id)
-        .order_by(tool_calls.c.segment, tool_calls.c.started_at, tool_calls.c.call_key)
-    )
-    return [ToolCall(**row) for row in connection.execute(query).mappings()]
