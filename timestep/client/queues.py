@@ -18,13 +18,12 @@ from dbos import DBOSClient
 from dbos import Queue as DbosQueue
 from dbos import error as dbos_error
 
-from timestep.client.runs import digest_of
+from timestep.client.runs import check_same_input, digest_of
 from timestep.errors import (
     InvalidInputError,
     QueueNotEmptyError,
     QueueNotFoundError,
     RunDuplicatedError,
-    RunInputMismatchError,
 )
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import LARGEST_NUMBER, OneAtATime, Queue, QueuedRun, QueueLimits, RunRequest, is_whole_from_one
@@ -291,10 +290,7 @@ def _known(database: Database, queued: dict[int, QueuedRun], on_duplicate: OnDup
     for number, each in queued.items():
         run_id = each.request.run_id
         if run_id in digests:
-            if digests[run_id] != each.input_digest:
-                raise RunInputMismatchError(
-                    f"The run {run_id!r} is known with another agent, input, session or context."
-                )
+            check_same_input(run_id, digests[run_id], each.input_digest)
             known[number] = run_id
         elif (holder := holders.get((each.queue, each.deduplication_id or ""))) is not None:
             if on_duplicate == "raise":

@@ -15,7 +15,7 @@ from dbos import DBOSClient, SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
 from timestep.client.serializer import JournalSerializer, encode_error, refuse_pickles
-from timestep.errors import RunNotFoundError, RunStateError
+from timestep.errors import RunInputMismatchError, RunNotFoundError, RunStateError
 from timestep.ids import (
     DBOS_SCHEMA,
     SEGMENT_QUEUE,
@@ -51,6 +51,18 @@ def connect_client(database: Database, *, name: str) -> DBOSClient:
         use_listen_notify=True,
         application_name=name,
     )
+
+
+def check_same_input(run_id: str, known: str | None, digest: str, *, hint: str | None = None) -> None:
+    """Refuse a run's id that is known with another input, by the digests of both.
+
+    Raises:
+        RunInputMismatchError: it is.
+    """
+    if known != digest:
+        raise RunInputMismatchError(
+            f"The run {run_id!r} is known with another agent, input, session or context.", hint=hint
+        )
 
 
 def sqlalchemy_url(database: Database) -> str:

@@ -12,7 +12,7 @@ from agents import Agent, RunConfig
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
-from timestep.client.runs import SETTLED, digest_of, request_fields
+from timestep.client.runs import SETTLED, check_same_input, digest_of, request_fields
 from timestep.client.runs import wait_run as wait_until
 from timestep.durable.journal.child_runs import apart, waiting
 from timestep.durable.process import closed_workflows
@@ -27,7 +27,7 @@ from timestep.durable.segment.workflow import expecting, registered
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Given, Input, Origin
 from timestep.durable.states.resume import Continuation, continue_run, resuming, run_left_with_snapshot
-from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
+from timestep.errors import InvalidInputError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
 from timestep.store.approvals import approvals_of_segment
@@ -306,13 +306,8 @@ async def _check_same(request: RunRequest, digest: str) -> None:
             break
         await asyncio.sleep(0.1)
     known = stored.input_digest if stored is not None else await asyncio.to_thread(_digest_of_workflow, request.run_id)
-    if known != digest:
-        raise RunInputMismatchError(
-            f"The run {request.run_id!r} is known with another agent, input, session or context.",
-            hint="A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
-            if request.parent_run_id
-            else None,
-        )
+    repeated = "A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
+    check_same_input(request.run_id, known, digest, hint=repeated if request.parent_run_id else None)
 
 
 def _digest_of_workflow(workflow_id: str) -> str | None:
