@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import logging
@@ -27,6 +28,7 @@ from timestep.durable.schedules import apply_waiting_schedules, start_missed_tic
 from timestep.durable.seams import dbos_journal, dbos_sdk
 from timestep.durable.segment import runner
 from timestep.durable.segment.workflow import register_workflows
+from timestep.durable.steps.mcp import close_mcp_servers, has_mcp_servers
 from timestep.errors import (
     AgentNotRegisteredError,
     DatabaseNotReadyError,
@@ -54,6 +56,8 @@ log = logging.getLogger("timestep")
 DRAIN_SECONDS = 30
 _lock = threading.RLock()
 _executor: Executor | None = None
+_closing: set[asyncio.Task[None]] = set()
+"""Keeps the tasks that close MCP servers from being collected."""
 
 
 class _ExpectedEnds(logging.Filter):
@@ -82,13 +86,13 @@ class _ExpectedEnds(logging.Filter):
 
 
 class Done:
-    """What has been done already; may be awaited."""
+    """What has been done already; may be awaited, with what is left for the running loop to do."""
 
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
+    def __init__(self, value: Any = None, *, left: asyncio.Task[None] | None = None) -> None:
+        self.value, self._left = value, left
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return _returning(self.value).__await__()
+        return _returning(self.value, self._left).__await__()
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -172,7 +176,7 @@ def cleanup_dbos() -> Done:
             set_engine(None)
         reset_current_database()
         reset_settings()
-    return Done()
+    return Done(left=_close_mcp_servers() if has_mcp_servers() else None)
 
 
 def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
@@ -289,7 +293,21 @@ def _stop(executor: Executor, launched: Engine) -> None:
     executor.stop()
 
 
-async def _returning(value: Any) -> Any:
+def _close_mcp_servers() -> asyncio.Task[None] | None:
+    """Disconnect the MCP servers: at once, or under a running loop, to which they may belong, as a task of it."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(close_mcp_servers())
+        return None
+    _closing.add(task := loop.create_task(close_mcp_servers()))
+    task.add_done_callback(_closing.discard)
+    return task
+
+
+async def _returning(value: Any, left: asyncio.Task[None] | None) -> Any:
+    if left is not None:
+        await left
     return value
 
 
