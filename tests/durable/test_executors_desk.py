@@ -15,7 +15,7 @@ from timestep.client.runs import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import RunRequest
 from timestep.store.connection import Database, open_database
-from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
+from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
 
 
 class Place:
@@ -33,7 +33,7 @@ class Place:
         queues: Sequence[str] | None = None,
         is_alive: bool = True,
     ) -> None:
-        row = Executor(
+        row = ExecutorRow(
             id=name, application_version=version, host="h", pid=1, process_space="s", agents=agents, queues=queues
         )
         self.database.run_sync(insert_executor, row)

@@ -12,14 +12,14 @@ from stored_runs import close_run
 from timestep.store.agents import AgentDefinition, insert_definitions
 from timestep.store.approvals import Approval, expired_approvals, list_approvals, open_approvals
 from timestep.store.connection import Database
-from timestep.store.executors import Executor, insert_executor, list_executors
+from timestep.store.executors import ExecutorRow, insert_executor, list_executors
 from timestep.store.tables import agents, approvals
-from timestep.store.tool_calls import ToolCall, get_call
+from timestep.store.tool_calls import ToolCallRow, get_call
 from timestep.store.usage import ModelCallUsage, list_usage
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
-CALL = ToolCall(
+CALL = ToolCallRow(
     run_id="r",
     call_key="1:call_1",
     segment=1,
@@ -57,7 +57,9 @@ APPROVAL = Approval(
     arguments_digest="d",
     expires_at=NOON,
 )
-EXECUTOR = Executor(id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"])
+EXECUTOR = ExecutorRow(
+    id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"]
+)
 
 
 def test_a_tool_call_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
@@ -160,7 +162,7 @@ def test_nothing_is_stored_as_sql_null_not_as_json_null(database: Database, colu
 def test_times_are_read_as_utc_whatever_the_server_says(database: Database) -> None:
     close_run(database, "r", tool_calls=[CALL])
 
-    def read_in_berlin(connection: sa.Connection) -> ToolCall:
+    def read_in_berlin(connection: sa.Connection) -> ToolCallRow:
         connection.exec_driver_sql("set local time zone 'Europe/Berlin'")
         return get_call(connection, "r", "1:call_1")
 

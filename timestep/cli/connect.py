@@ -17,7 +17,7 @@ from timestep.ids import DBOS_SCHEMA
 from timestep.settings import current_settings
 from timestep.store.connection import Database
 from timestep.store.current import current_database, reset_current_database
-from timestep.store.executors import Executor, list_live_executors
+from timestep.store.executors import ExecutorRow, list_live_executors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Desk:
     database: Database
     client: DBOSClient
 
-    def live_executors(self, agent: str | None = None) -> list[Executor]:
+    def live_executors(self, agent: str | None = None) -> list[ExecutorRow]:
         """Return the executors that are alive, those that take runs of `agent` when it is given."""
         found = self.database.run_sync(list_live_executors)
         return [each for each in found if agent is None or agent in each.agents]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from timestep.cli.connect import Desk
     from timestep.store.connection import Database
-    from timestep.store.executors import Executor
+    from timestep.store.executors import ExecutorRow
     from timestep.store.runs import StoredRun
 
 DEFAULT_AGENT = "assistant"
@@ -338,7 +338,7 @@ def _say_who_goes_on(desk: Desk, options: Options, agent: str) -> None:
     from timestep.store.runs import get_stored_run
 
     run = desk.database.run_sync(get_stored_run, options.run_id).run
-    executors: list[Executor] = desk.live_executors()
+    executors: list[ExecutorRow] = desk.live_executors()
     executing = [each for each in executors if run.status == "running" and each.id == run.executor_id]
     able = executing or [each for each in executors if agent in each.agents]
     if able:

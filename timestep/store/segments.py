@@ -32,7 +32,7 @@ from timestep.store.runs import REQUEST_COLUMNS, StoredRun, find_stored_run, get
 from timestep.store.sessions import read_items
 from timestep.store.tables import JSON, approvals, insert_rows, runs, sql_type, tool_calls, usage
 from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
-from timestep.store.tool_calls import FINISH_RESERVED, ToolCall, tool_call_values
+from timestep.store.tool_calls import FINISH_RESERVED, ToolCallRow, tool_call_values
 from timestep.store.usage import COLUMNS as USAGE_COLUMNS
 from timestep.store.usage import ModelCallUsage, usage_values
 
@@ -212,7 +212,7 @@ class Closing:
     session_items: Sequence[dict[str, Any]] = ()
     items_written: int = 0
     snapshot: Snapshot | None = None
-    tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
+    tool_calls: Sequence[ToolCallRow] = field(default_factory=tuple)
     model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
     approvals: Sequence[Approval] = field(default_factory=tuple)
     continues: bool = False
