@@ -108,7 +108,7 @@ async def run_agent_workflow(
     check_on_interruption(on_interruption)
     given = given_input(input_items)
     if continued_run(given, workflow_id=workflow_id, branch=branch) is not None:
-        result = await apart(_go_on(entry, given))
+        result = await apart(_continue(entry, given))
     else:
         request = build_request(
             entry,
@@ -126,7 +126,7 @@ async def run_agent_workflow(
             branch=branch,
         )
         async with claimed(None if branch else given.snapshot_elsewhere, by=request.run_id):
-            result = await apart(_run(entry, request))
+            result = await apart(_start_unless_left(request))
     if result.status == "interrupted":
         if isinstance(state_store, RunStateStore) and result.has_state:
             await state_store.save(result.to_state())
@@ -189,29 +189,29 @@ def check_on_interruption(word: object) -> None:
         raise InvalidInputError(f"on_interruption is 'return', 'wait' or 'raise', not {word!r}.")
 
 
-async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
+async def _start_unless_left(request: RunRequest) -> DurableRunResult:
     ensure_engine()
     if request.resumes_snapshot is None or dbos_sdk.is_in_workflow():
-        return await _start(request)
+        return await _start_new(request)
     with resuming(Origin(snapshot_id=request.resumes_snapshot)):
         left = await engine().database.run_until_done(run_left_with_snapshot, request)
-        return await (_start(request) if left is None else read_result(left))
+        return await (_start_new(request) if left is None else read_result(left))
 
 
-async def _start(request: RunRequest) -> DurableRunResult:
+async def _start_new(request: RunRequest) -> DurableRunResult:
     digest = digest_of(request)
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
     if dbos_sdk.is_in_workflow():
         return await read_result(await _execute_child(request.run_id, 1, work))
     try:
-        result = await _execute(request.run_id, 1, work)
+        result = await _execute_segment(request.run_id, 1, work)
     except dbos_error.DBOSWorkflowIDInUseError:
         await _check_same(request, digest)
         result = None
     return result if result is not None else await read_result(request.run_id)
 
 
-async def _go_on(entry: RegisteredAgent, given: Given) -> DurableRunResult:
+async def _continue(entry: RegisteredAgent, given: Given) -> DurableRunResult:
     ensure_engine()
     assert given.origin is not None
 
@@ -228,11 +228,11 @@ async def _go_on(entry: RegisteredAgent, given: Given) -> DurableRunResult:
             await _execute_child(going_on.run_id, going_on.starts, {"agent": going_on.agent})
         elif going_on.starts is not None:
             with contextlib.suppress(dbos_error.DBOSWorkflowIDInUseError):
-                result = await _execute(going_on.run_id, going_on.starts, {"agent": going_on.agent})
+                result = await _execute_segment(going_on.run_id, going_on.starts, {"agent": going_on.agent})
         return result if result is not None else await read_result(going_on.run_id)
 
 
-async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
+async def _execute_segment(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
     """Execute a segment in this process; return its result, or None when the run's row has to be asked.
 
     Raises:
@@ -242,7 +242,7 @@ async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRun
     with expecting(workflow_id) as outcome:
         with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
             handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
-        ended = await _wait(handle, outcome, run_id, workflow_id)
+        ended = await _wait_for_close(handle, outcome, run_id, workflow_id)
     return result_of_outcome(ended, run_id=run_id, segment=number) if ended is not None else None
 
 
@@ -254,7 +254,7 @@ async def _execute_child(run_id: str, number: int, work: dict[str, Any]) -> str:
     return run_of_segment(handle.get_workflow_id())[0]
 
 
-async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
+async def _wait_for_close(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
     """Return the outcome when the segment is closed here; None when it ended elsewhere or was cancelled.
 
     A closed segment is over: its row says so. DBOS notes the end of the workflow meanwhile.

@@ -66,7 +66,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     with entered(scope):
         given, config = await _given_of(entry, started)
         try:
-            result = await _run(entry, scope, given, started, session=session, run_config=config)
+            result = await _run_agent(entry, scope, given, started, session=session, run_config=config)
         except Halted:
             pass  # the questions are with the segment
         except Exception as error:
@@ -112,7 +112,7 @@ def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, sco
     return RunSession(session_id, history=history, held=held, held_turn=turn, turn=lambda: scope.turn)
 
 
-async def _run(
+async def _run_agent(
     entry: RegisteredAgent,
     scope: Scope,
     given: Given,
