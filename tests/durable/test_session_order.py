@@ -17,7 +17,7 @@ from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import QueuedRun, RunRequest
 from timestep.runtime.chores import Chores
 from timestep.store.connection import Database, open_database
-from timestep.store.look import look
+from timestep.store.due import find_due
 from timestep.store.segments import Closing, close_segment, enqueue_segment, start_segment
 
 SEEDS = int(os.environ.get("TIMESTEP_ORDER_SEEDS", "6"))
@@ -227,7 +227,7 @@ def test_a_delayed_run_lets_others_pass_and_starts_when_its_time_has_come(line: 
 
     for table in ("runs", "session_queue"):
         line.journal.query(f"update timestep.{table} set start_after = now() where start_after is not null")
-    line.database.run_sync(look)
+    line.database.run_sync(find_due)
     assert line.take() == [], "a has the session"
     line.start("a")
     line.close("a")
@@ -236,12 +236,12 @@ def test_a_delayed_run_lets_others_pass_and_starts_when_its_time_has_come(line: 
 
 def test_a_delay_that_is_over_starts_the_run_of_a_free_session(line: Line) -> None:
     line.queue("late", delay_seconds=3600)
-    assert line.database.run_sync(look).overdue == []
+    assert line.database.run_sync(find_due).overdue == []
     assert line.take() == []
 
     for table in ("runs", "session_queue"):
         line.journal.query(f"update timestep.{table} set start_after = now() where start_after is not null")
-    assert line.database.run_sync(look).overdue == []
+    assert line.database.run_sync(find_due).overdue == []
     assert line.take() == ["late"]
 
 

@@ -12,7 +12,7 @@ from stored_runs import start_run
 
 from timestep.records import RateLimit
 from timestep.store.connection import Database
-from timestep.store.look import look
+from timestep.store.due import find_due
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
 from timestep.store.runs import get_stored_run
 
@@ -121,10 +121,10 @@ def test_a_pause_holds_all_and_the_longest_stays(database: Database) -> None:
     database.run_sync(pause, "m", seconds=5)
     database.run_sync(pause, "over", seconds=-1)
     assert 99 < ask(database, share).seconds <= 100
-    assert list(database.run_sync(look).pauses) == ["m"]
+    assert list(database.run_sync(find_due).pauses) == ["m"]
     pass_seconds(database, 100)
     assert ask(database, share).is_taken
-    assert database.run_sync(look).pauses == {}
+    assert database.run_sync(find_due).pauses == {}
 
 
 def test_the_row_of_a_run_says_what_it_waits_for(database: Database) -> None:

@@ -22,7 +22,7 @@ from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
 from timestep.store.connection import Database
-from timestep.store.look import Look, look
+from timestep.store.due import Due, find_due
 from timestep.store.queues import mend_sessions
 from timestep.store.runs import (
     mark_cancelled,
@@ -50,7 +50,7 @@ class Chores:
     def __init__(self, database: Database, client: DBOSClient, *, executor_id: str, version: str) -> None:
         self._database, self._client = database, client
         self._executor_id, self._version = executor_id, version
-        self._seen = Look()
+        self._seen = Due()
         self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
         self._began_at = time.monotonic()
@@ -74,8 +74,8 @@ class Chores:
 
     def _look(self) -> None:
         """Look what there is to do; of pauses all calls hear here, so that those without a limit need not ask."""
-        self._seen = Look()
-        self._seen = self._database.run_sync(look, registered_names())
+        self._seen = Due()
+        self._seen = self._database.run_sync(find_due, registered_names())
         note_pauses(self._seen.pauses)
 
     def _cancel_overdue(self) -> None:
