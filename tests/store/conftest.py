@@ -14,8 +14,8 @@ import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.settings import reset_settings
 from timestep.store.connection import Database, open_database
-from timestep.store.current import current_database, reset_current_database
 from timestep.store.migrations import migrate
+from timestep.store.process_database import current_database, reset_current_database
 
 REPOSITORY = Path(timestep.__path__[0]).parent
 

@@ -16,8 +16,8 @@ from timestep.errors import DatabaseNotReadyError
 from timestep.ids import DBOS_SCHEMA
 from timestep.settings import current_settings
 from timestep.store.connection import Database
-from timestep.store.current import current_database, reset_current_database
 from timestep.store.executors import ExecutorRow, list_live_executors
+from timestep.store.process_database import current_database, reset_current_database
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from timestep.errors import (
 from timestep.records import LIMITS, Approval, ApprovalKind, ApprovalStatus, RunLimits
 from timestep.store import approvals as store
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database
 from timestep.store.json_text import dump_json
+from timestep.store.process_database import open_current_database
 from timestep.store.runs import get_stored_run
 
 Outcome = Literal["happened", "did_not_happen", "fail"]

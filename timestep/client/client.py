@@ -33,7 +33,7 @@ from timestep.records import (
 )
 from timestep.settings import current_settings
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database, open_other_database
+from timestep.store.process_database import open_current_database, open_other_database
 from timestep.store.runs import get_stored_run
 from timestep.store.usage import sum_usage
 

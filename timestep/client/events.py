@@ -29,7 +29,7 @@ from timestep.records import FINISHED, Approval, Step
 from timestep.settings import current_settings
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database
+from timestep.store.process_database import open_current_database
 from timestep.store.runs import RunProgress, find_progress
 from timestep.store.stream_segments import FIRST, StreamSegment, list_stream_segments
 

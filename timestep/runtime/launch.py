@@ -49,7 +49,7 @@ from timestep.settings import (
     set_current_settings,
 )
 from timestep.store.connection import Database
-from timestep.store.current import current_database, reset_current_database
+from timestep.store.process_database import current_database, reset_current_database
 
 log = logging.getLogger("timestep")
 
