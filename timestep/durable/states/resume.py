@@ -71,11 +71,11 @@ def continue_run(state: RunState[Any], origin: Origin, *, agent: str, is_queued:
         ApprovalAlreadyDecided: somebody decided otherwise than the state does.
         ApprovalChangedError: the state's arguments are not those of the run.
     """
-    database, client = engine().database, engine().client
+    database = engine().database
     decisions = decisions_of_state(state)
     going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     if going_on.is_failed:  # the resume ended in an exception: it is tried again from a copy of its journal
-        runs.resume_run(database, client, going_on.run_id)
+        runs.resume_run(engine().connector, going_on.run_id)
         if database.run_sync(get_stored_run, going_on.run_id).run.status == "interrupted":  # it asks again
             going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     return going_on
