@@ -292,7 +292,7 @@ def test_a_new_segment_that_fails_before_its_resume_returns_has_failed(
         wait_until(lambda: row(drill, "one")[3] == 2, "segment 2 is closed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(door.client, "fork_workflow", fork_and_wait)
+        patch.setattr(door.connector.dbos, "fork_workflow", fork_and_wait)
         door.resume("one")
     assert row(drill, "one") == ("failed", "model_behavior_error", 2, 2)
     (drill.folder / "broken").unlink()
