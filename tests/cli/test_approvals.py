@@ -366,7 +366,8 @@ Store = Callable[[Desk], object]
         (lambda desk: desk.waiting("order-43", {"expires_at": datetime(2026, 1, 2, tzinfo=UTC)}),
          "approvals approve order-43", 1, "The approval order-43.0 of run 'order-43' expired at 20", "runs show"),
         (lambda desk: desk.waiting("order-43", QUESTION), "approvals approve order-43", 2,
-         "The question order-43.0 of run 'order-43' takes another decision.", "`timestep runs answer order-43 TEXT`"),
+         "The question order-43.0 of run 'order-43' takes another kind of decision.",
+         "`timestep runs answer order-43 TEXT`"),
         (lambda desk: desk.waiting("order-43", {}), "runs answer order-43 S", 2,
          "The approval order-43.0 of run 'order-43' takes another", "`timestep approvals approve order-43.0`"),
         (lambda desk: desk.waiting("order-43", LIMIT), "runs settle order-43.0 --fail", 2,
@@ -418,17 +419,17 @@ def test_the_second_decision_is_told_who_was_first(desk: Desk) -> None:
 
 
 def test_what_changed_since_it_was_read_is_not_approved(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from timestep.cli.runs import asked
+    from timestep.client import approvals as verbs
 
     desk.waiting("order-43", {})
-    find = asked.find_asked
+    find = verbs.find_asked
 
     def find_and_change(*given: Any, **more: Any) -> Approval:
         found = find(*given, **more)
         desk.execute(sa.update(approvals).values(arguments='{"order": 8}', arguments_digest="other"))
         return found
 
-    monkeypatch.setattr(asked, "find_asked", find_and_change)
+    monkeypatch.setattr(verbs, "find_asked", find_and_change)
     for verb in ("approve", "reject"):
         desk.execute(sa.update(approvals).values(arguments_digest="first"))
         ended = desk.call("approvals", verb, "order-43")

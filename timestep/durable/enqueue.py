@@ -114,7 +114,7 @@ def queue_agent_workflow(
 def _enqueue(queued: QueuedRun, elsewhere: Origin | None, on_duplicate: OnDuplicate) -> str:
     if elsewhere is not None:
         return asyncio.run(_enqueue_claimed(queued, elsewhere, on_duplicate))
-    return desk.enqueue_run(engine().database, engine().client, queued, on_duplicate=on_duplicate)
+    return desk.enqueue_run(engine().connector, queued, on_duplicate=on_duplicate)
 
 
 async def _enqueue_claimed(queued: QueuedRun, elsewhere: Origin, on_duplicate: OnDuplicate) -> str:

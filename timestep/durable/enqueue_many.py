@@ -55,7 +55,7 @@ def queue_many(
     if not checked:
         return []
     ensure_engine()
-    ids = run_in_thread(lambda: enqueue_runs(engine().database, engine().client, checked, on_duplicate=on_duplicate))
+    ids = run_in_thread(lambda: enqueue_runs(engine().connector, checked, on_duplicate=on_duplicate))
     return [RunHandle(run_id) for run_id in ids]
 
 

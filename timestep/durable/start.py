@@ -158,11 +158,11 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
         RunNotFoundError: there is no such run.
         Exception: what the run ended with, as in `run_agent_workflow`.
     """
-    database = engine().database
+    connector = engine().connector
     if dbos_sdk.is_in_workflow():
         return await _read_in_workflow(run_id, until)
     with waiting():
-        stored = await wait_until(database, run_id, until=until)
+        stored = await wait_until(connector, run_id, until=until)
     return await recorded_result(stored, stored.closed_segment)
 
 
@@ -274,7 +274,7 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
     """Read a result in workflow code: the segment that was seen is a step, so that a replay sees the same one."""
 
     async def wait() -> dict[str, Any]:
-        stored = await wait_until(engine().database, run_id, until=until)
+        stored = await wait_until(engine().connector, run_id, until=until)
         return {"status": stored.run.status, "segment": stored.closed_segment}
 
     seen = await DBOS.run_step_async({"name": "wait_run"}, wait)

@@ -12,11 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from dbos import DBOS, DBOSClient, DBOSConfig
+from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 from sqlalchemy.exc import ProgrammingError
 
-from timestep.client.runs import connect_client, sqlalchemy_url
+from timestep.client.connector import Connector, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
@@ -216,16 +216,15 @@ def _launch(queues: Sequence[str] | None) -> None:
             DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
-        client = connect_client(database, name=settings.name)
-        _catch_up(database, client)
+        connector = Connector(database, application=settings.name)
+        _catch_up(connector)
         DBOS.launch()
         dbos_sdk.separate_tool_threads(settings.tool_threads)
         dbos_journal.shorten_ways(database.autocommit_engine)
         set_engine(
             Engine(
                 settings=settings,
-                database=database,
-                client=client,
+                connector=connector,
                 executor_id=executor.id,
                 application_version=version,
             )
@@ -242,19 +241,19 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    chores = Chores(database, client, executor_id=executor.id, version=version)
-    versions = Versions(database, client, version=version)
+    chores = Chores(connector, executor_id=executor.id, version=version)
+    versions = Versions(database, connector.dbos, version=version)
     executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
 
 
-def _catch_up(database: Database, client: DBOSClient) -> None:
+def _catch_up(connector: Connector) -> None:
     """Start what was missed while no executor lived, before this one starts newer ticks.
 
     Where the schema of DBOS is not there yet, or not this version's, the chores do it after the launch.
     """
     with contextlib.suppress(ProgrammingError):
-        start_missed_ticks(database, client, patience=timedelta())
+        start_missed_ticks(connector, patience=timedelta())
 
 
 def _quieten() -> None:
@@ -289,7 +288,7 @@ def _stop(executor: Executor, launched: Engine) -> None:
     executor.rest()
     closed_workflows.finish()
     DBOS.destroy()
-    launched.client.destroy()
+    launched.connector.close()
     executor.stop()
 
 

@@ -102,8 +102,8 @@ async def _is_of_other_code(error: Exception, stored: StoredRun, segment: Segmen
     """
     if stored.adopted_from is None or segment.is_live or not isinstance(error, ModelBehaviorError):
         return False
-    workflow_id, client = segment_id(segment.run_id, segment.number), engine().client
-    return not await engine().database.run_apart(lambda: ends_with_error(client, workflow_id))
+    workflow_id, connector = segment_id(segment.run_id, segment.number), engine().connector
+    return not await engine().database.run_apart(lambda: ends_with_error(connector, workflow_id))
 
 
 def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, scope: Scope) -> RunSession:

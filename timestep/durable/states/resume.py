@@ -71,13 +71,13 @@ def continue_run(given: Given, *, agent: str, is_queued: bool = False) -> Contin
         ApprovalAlreadyDecided: somebody decided otherwise than the state does.
         ApprovalChangedError: the state's arguments are not those of the run.
     """
-    database, client, origin = engine().database, engine().client, given.origin
+    database, origin = engine().database, given.origin
     assert isinstance(given.input, RunState)
     assert origin is not None
     decisions = decisions_of_state(given.input)
     going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     if going_on.is_failed:  # the resume ended in an exception: it is tried again from a copy of its journal
-        runs.resume_run(database, client, going_on.run_id)
+        runs.resume_run(engine().connector, going_on.run_id)
         if database.run_sync(get_stored_run, going_on.run_id).run.status == "interrupted":  # it asks again
             going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     return going_on
