@@ -43,8 +43,6 @@ from dbos import DBOS
 
 import timestep
 from timestep.client.serializer import JournalSerializer
-from timestep.durable.process.engine import engine
-from timestep.durable.seams import dbos_sdk
 
 TURNS = 6
 TOOL_CALLS = 5
@@ -97,14 +95,13 @@ async def durable() -> None:
 
 
 class Counter:
-    """Counts statements and commits of engines while it is switched on."""
+    """Counts statements and commits of every engine of this process while it is switched on."""
 
-    def __init__(self, engines: list[sa.Engine]) -> None:
+    def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.is_on = False
-        for each in engines:
-            sa.event.listen(each, "before_cursor_execute", self._statement)
-            sa.event.listen(each, "commit", self._commit)
+        sa.event.listen(sa.Engine, "before_cursor_execute", self._statement)
+        sa.event.listen(sa.Engine, "commit", self._commit)
 
     def _statement(self, *arguments: Any) -> None:
         if self.is_on:
@@ -217,8 +214,7 @@ async def main(rounds: int, concurrent: int, as_json: bool) -> int:
             print(f"dbos-openai-agents does not run here: {type(error).__name__}: {error}")
     times = await measure(variants, rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    database = engine().database
-    counter = Counter([database.engine, database.autocommit_engine, dbos_sdk.system_engine()])
+    counter = Counter()
     counts = {name: await counter.of(work) for name, work in variants.items() if name != "plain"}
     starts = measure_starts()
     ratio = (medians["timestep"] - medians["plain"]) / medians["steps"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from timestep.client import Client
-    from timestep.client.approvals import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
+    from timestep.client.decide import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
     from timestep.client.events import stream_run
     from timestep.client.sessions import Session
     from timestep.durable.enqueue import queue_agent_workflow
@@ -68,8 +68,8 @@ _HOMES = {
     "SnapshotAlreadyResumed": "timestep.errors",
     "TimestepError": "timestep.errors",
     "ToolCall": "timestep.records",
-    "answer": "timestep.client.approvals",
-    "approve": "timestep.client.approvals",
+    "answer": "timestep.client.decide",
+    "approve": "timestep.client.decide",
     "ask_user": "timestep.tools.ask_user",
     "cleanup_dbos": "timestep.runtime",
     "configure_dbos": "timestep.runtime",
@@ -80,20 +80,20 @@ _HOMES = {
     "default_result_processor": "timestep.durable.run_agent",
     "ensure_dbos_launched": "timestep.runtime",
     "gather_runs": "timestep.durable.gather",
-    "get_approval": "timestep.client.approvals",
+    "get_approval": "timestep.client.decide",
     "get_dbos_connection_string": "timestep.runtime",
     "is_dbos_launched": "timestep.runtime",
-    "list_approvals": "timestep.client.approvals",
+    "list_approvals": "timestep.client.decide",
     "queue_agent_workflow": "timestep.durable.enqueue",
     "queue_many": "timestep.durable.enqueue_many",
-    "raise_limits": "timestep.client.approvals",
+    "raise_limits": "timestep.client.decide",
     "register_agents": "timestep.durable.process.registered_agents",
     "register_serializer": "timestep.durable.values.registered_types",
-    "reject": "timestep.client.approvals",
+    "reject": "timestep.client.decide",
     "run_agent": "timestep.durable.run_agent",
     "run_agent_workflow": "timestep.durable.start",
     "set_default_model_provider": "timestep.models.multi_model",
-    "settle": "timestep.client.approvals",
+    "settle": "timestep.client.decide",
     "stream_run": "timestep.client.events",
     "tool_policy": "timestep.durable.process.tool_policies",
     "wait_run": "timestep.durable.start",

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from command_line import Shop
+from stored_runs import close_run
 from test_worker import LIMIT_SECONDS, worker
 
 from timestep import cli
-from timestep.records import Approval, RunRequest
+from timestep.records import Approval
 from timestep.settings import reset_settings
-from timestep.store.approvals import find_approval, insert_approvals
+from timestep.store.approvals import find_approval
 from timestep.store.connection import Database, open_database
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 from timestep.store.tables import approvals, runs
 
 QUESTION = {
@@ -64,12 +65,10 @@ class Desk:
 
     def waiting(self, run_id: str, *calls: dict[str, Any], **run: Any) -> list[str]:
         """Store a run that waits for these calls and return the approval ids."""
-        request = RunRequest(run_id=run_id, agent="clerk", input_items="hi")
-        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
-        change = {"status": "interrupted", "reason": "approval", "segment": 1, "closed_segment": 1} | run
-        self.execute(sa.update(runs).where(runs.c.id == run_id).values(change))
         asked = [_asked(run_id, place, call) for place, call in enumerate(calls)]
-        self.database.run_sync(insert_approvals, asked)
+        close_run(self.database, run_id, agent="clerk", approvals=asked)
+        if run:
+            self.execute(sa.update(runs).where(runs.c.id == run_id).values(run))
         return [each.id for each in asked]
 
     def approval(self, approval_id: str) -> Approval:
@@ -367,7 +366,8 @@ Store = Callable[[Desk], object]
         (lambda desk: desk.waiting("order-43", {"expires_at": datetime(2026, 1, 2, tzinfo=UTC)}),
          "approvals approve order-43", 1, "The approval order-43.0 of run 'order-43' expired at 20", "runs show"),
         (lambda desk: desk.waiting("order-43", QUESTION), "approvals approve order-43", 2,
-         "The question order-43.0 of run 'order-43' takes another decision.", "`timestep runs answer order-43 TEXT`"),
+         "The question order-43.0 of run 'order-43' takes another kind of decision.",
+         "`timestep runs answer order-43 TEXT`"),
         (lambda desk: desk.waiting("order-43", {}), "runs answer order-43 S", 2,
          "The approval order-43.0 of run 'order-43' takes another", "`timestep approvals approve order-43.0`"),
         (lambda desk: desk.waiting("order-43", LIMIT), "runs settle order-43.0 --fail", 2,
@@ -419,17 +419,17 @@ def test_the_second_decision_is_told_who_was_first(desk: Desk) -> None:
 
 
 def test_what_changed_since_it_was_read_is_not_approved(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from timestep.cli.runs import asked
+    from timestep.client import approvals as verbs
 
     desk.waiting("order-43", {})
-    find = asked.find_asked
+    find = verbs.find_asked
 
     def find_and_change(*given: Any, **more: Any) -> Approval:
         found = find(*given, **more)
         desk.execute(sa.update(approvals).values(arguments='{"order": 8}', arguments_digest="other"))
         return found
 
-    monkeypatch.setattr(asked, "find_asked", find_and_change)
+    monkeypatch.setattr(verbs, "find_asked", find_and_change)
     for verb in ("approve", "reject"):
         desk.execute(sa.update(approvals).values(arguments_digest="first"))
         ended = desk.call("approvals", verb, "order-43")

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 REPEATING = """
 import sys
 from timestep.cli import demo, main
-from timestep.store.current import current_database
+from timestep.store.process_database import current_database
 
 keep = demo._after_kill
 

@@ -16,7 +16,7 @@ import pytest
 from timestep.cli import doctor
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import Database, open_database
-from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
+from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
 from timestep.store.migrations import migrate
 
 Timestep = Callable[..., subprocess.CompletedProcess[str]]
@@ -115,7 +115,7 @@ def test_a_database_without_schemas_is_ok_unless_migrations_are_off(
 
 def test_a_migrated_database_shows_its_revision_and_executors(timestep_command: Timestep, database: Database) -> None:
     migrate(database)
-    row = Executor(id="executor-7", application_version="1", host="kitchen", pid=1, process_space="", agents=[])
+    row = ExecutorRow(id="executor-7", application_version="1", host="kitchen", pid=1, process_space="", agents=[])
     database.run_sync(insert_executor, row)
     database.run_sync(insert_executor, replace(row, id="executor-8"))  # without its lock it is gone
     with database.connect_alone() as connection:

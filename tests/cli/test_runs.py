@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from command_line import Shop
 
-from timestep.cli.runs.trace import Node, trace_of, turns_of
+from timestep.client.trace import Node, trace_of, turns_of
 from timestep.records import Run, Step, TokenUsage
 
 START = datetime(2026, 1, 2, tzinfo=UTC)

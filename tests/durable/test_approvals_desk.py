@@ -1,4 +1,4 @@
-"""Decide what runs wait for from outside: `timestep.client.approvals`, the client and plain SQL."""
+"""Decide what runs wait for from outside: `timestep.client.decide`, the client and plain SQL."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import close_run
 
 from timestep.client import Client
-from timestep.client.approvals import (
+from timestep.client.approvals import expire_approvals
+from timestep.client.connector import Connector
+from timestep.client.decide import (
     answer,
     approve,
-    expire_approvals,
     get_approval,
     list_approvals,
     raise_limits,
     reject,
     settle,
 )
-from timestep.client.runs import cancel_run, connect_client, resume_run
+from timestep.client.runs import cancel_run, resume_run
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.errors import (
     AmbiguousCallError,
@@ -36,10 +38,9 @@ from timestep.errors import (
     InvalidInputError,
     RunNotFoundError,
 )
-from timestep.records import Approval, Run, RunLimits, RunRequest
-from timestep.store.approvals import insert_approvals
+from timestep.records import Approval, Run, RunLimits
 from timestep.store.connection import Database, open_database
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 from timestep.store.tables import runs
 
 _numbers = itertools.count(1)
@@ -54,7 +55,9 @@ def url(server: EmbeddedPostgres, new_database: Callable[[], str]) -> str:
 @pytest.fixture
 def desk(url: str) -> Iterator[Desk]:
     database = open_database(url, application="test")
-    yield Desk(database)
+    desk = Desk(database)
+    yield desk
+    desk.connector.close()
     database.close()
 
 
@@ -63,15 +66,13 @@ class Desk:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.connector = Connector(database, application="test")
 
     def waiting(self, *calls: dict[str, Any], reason: str = "approval") -> str:
         """Store a run whose first segment ended with these questions and return its id."""
         run_id = f"run-{next(_numbers)}"
-        request = RunRequest(run_id=run_id, agent="clerk", input_items="hi")
         asked = [self._asked(run_id, place, call) for place, call in enumerate(calls)]
-        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
-        self.change(run_id, status="interrupted", reason=reason, segment=1, closed_segment=1)
-        self.database.run_sync(insert_approvals, asked)
+        close_run(self.database, run_id, agent="clerk", reason=reason, approvals=asked)
         return run_id
 
     def _asked(self, run_id: str, place: int, call: dict[str, Any]) -> Approval:
@@ -132,9 +133,7 @@ async def test_the_last_decision_queues_the_next_segment_once(desk: Desk) -> Non
     run = desk.run(run_id)
     assert (run.status, run.reason, run.segment) == ("queued", None, 2)
     assert desk.workflows(run_id) == [(f"{run_id}~2", "agent_run")]
-    client = connect_client(desk.database, name="test")
-    [workflow] = client.list_workflows(workflow_ids=[f"{run_id}~2"])
-    client.destroy()
+    [workflow] = desk.connector.dbos.list_workflows(workflow_ids=[f"{run_id}~2"])
     assert (workflow.queue_name, workflow.status) == ("timestep_segments", "ENQUEUED")
     assert workflow.input is not None
     assert list(workflow.input["args"]) == [{"agent": "clerk", "run_id": run_id, "segment": 2}]
@@ -199,14 +198,16 @@ async def test_always_does_not_decide_a_call_whose_time_is_over(desk: Desk) -> N
     run_id = desk.waiting({}, {"expires_at": past, "on_expiry": "reject"})
     await approve(run_id, "call_0", by="ann", always=True, database=desk.database)
     assert await desk.statuses(run_id) == ["approved", "open"]
-    assert expire_approvals(desk.database) >= 1
+    assert expire_approvals(desk.connector) >= 1
     assert await desk.statuses(run_id) == ["approved", "expired"]
 
 
 async def test_two_open_calls_with_one_call_id_are_told_apart_by_their_approval_ids(desk: Desk) -> None:
     run_id = desk.waiting({"call_id": "same"}, {"call_id": "same", "arguments": '{"order": 8}'})
     for call_id in ("same", None):
-        with pytest.raises(AmbiguousCallError, match=f"{run_id}-0, {run_id}-1") as refused:
+        with pytest.raises(
+            AmbiguousCallError, match=f"{run_id}-0 an approval of refund.*; {run_id}-1 an approval"
+        ) as refused:
             await approve(run_id, call_id, by="ann", database=desk.database)
         assert "approval_id" in refused.value.hint
     assert await desk.statuses(run_id) == ["open", "open"]
@@ -235,7 +236,7 @@ async def test_what_was_shown_is_what_is_decided(desk: Desk) -> None:
 async def test_what_nobody_decides_in_time_is_rejected(desk: Desk) -> None:
     past, later = datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(hours=1)
     run_id = desk.waiting({"expires_at": past, "on_expiry": "reject"}, {"expires_at": later, "on_expiry": "reject"})
-    expire_approvals(desk.database)
+    expire_approvals(desk.connector)
     assert await desk.statuses(run_id) == ["expired", "open"]
     assert desk.run(run_id).status == "interrupted"
     late = await get_approval(f"{run_id}-0", database=desk.database)
@@ -244,7 +245,7 @@ async def test_what_nobody_decides_in_time_is_rejected(desk: Desk) -> None:
         await approve(run_id, "call_0", by="ann", database=desk.database)
     await approve(run_id, "call_1", by="ann", database=desk.database)
     assert (desk.run(run_id).status, len(desk.workflows(run_id))) == ("queued", 1)
-    assert expire_approvals(desk.database) == 0
+    assert expire_approvals(desk.connector) == 0
 
 
 async def test_a_decision_after_the_time_is_the_expiry(desk: Desk) -> None:
@@ -259,18 +260,14 @@ async def test_a_decision_after_the_time_is_the_expiry(desk: Desk) -> None:
 async def test_an_expiry_that_fails_the_run_is_asked_again_after_a_resume(desk: Desk) -> None:
     past = datetime.now(UTC) - timedelta(seconds=1)
     run_id = desk.waiting({"expires_at": past, "on_expiry": "fail"}, {})
-    expire_approvals(desk.database)
+    expire_approvals(desk.connector)
     run = desk.run(run_id)
     assert (run.status, run.reason, desk.workflows(run_id)) == ("failed", "approval_expired", [])
     assert run.error is not None
     assert (run.error["type"], "in time" in run.error["message"]) == ("ApprovalExpiredError", True)
     with pytest.raises(ApprovalNotWaitingError, match="is failed"):
         await approve(run_id, "call_1", by="ann", database=desk.database)
-    client = connect_client(desk.database, name="test")
-    try:
-        resume_run(desk.database, client, run_id)
-    finally:
-        client.destroy()
+    resume_run(desk.connector, run_id)
     assert await desk.statuses(run_id) == ["open", "open"]
     again = await approve(run_id, "call_0", by="ann", database=desk.database)
     assert (again.status, again.expires_at) == ("approved", None)
@@ -278,33 +275,25 @@ async def test_an_expiry_that_fails_the_run_is_asked_again_after_a_resume(desk: 
 
 async def test_a_cancelled_run_takes_no_decision_until_it_is_resumed(desk: Desk) -> None:
     run_id = desk.waiting({})
-    client = connect_client(desk.database, name="test")
-    try:
-        cancel_run(desk.database, client, run_id)
-        assert await list_approvals(run_id, database=desk.database) == []
-        for verb in (approve, reject):
-            with pytest.raises(ApprovalNotWaitingError, match="the run is cancelled") as refused:
-                await verb(run_id, "call_0", by="ann", database=desk.database)
-        assert "timestep runs resume" in refused.value.hint
-        assert (await desk.statuses(run_id), desk.workflows(run_id)) == (["open"], [])
-        resume_run(desk.database, client, run_id)
-    finally:
-        client.destroy()
+    cancel_run(desk.connector, run_id)
+    assert await list_approvals(run_id, database=desk.database) == []
+    for verb in (approve, reject):
+        with pytest.raises(ApprovalNotWaitingError, match="the run is cancelled") as refused:
+            await verb(run_id, "call_0", by="ann", database=desk.database)
+    assert "timestep runs resume" in refused.value.hint
+    assert (await desk.statuses(run_id), desk.workflows(run_id)) == (["open"], [])
+    resume_run(desk.connector, run_id)
     assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", "approval")
     await approve(run_id, by="ann", database=desk.database)
     assert desk.run(run_id).status == "queued"
 
 
 async def test_a_run_that_waits_again_says_for_what(desk: Desk) -> None:
-    client = connect_client(desk.database, name="test")
-    try:
-        for asked, reason in ((QUESTION, "approval"), (UNKNOWN, "outcome_unknown"), (LIMIT, "limit")):
-            run_id = desk.waiting(asked, reason=reason)
-            cancel_run(desk.database, client, run_id)
-            resume_run(desk.database, client, run_id)
-            assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", reason)
-    finally:
-        client.destroy()
+    for asked, reason in ((QUESTION, "approval"), (UNKNOWN, "outcome_unknown"), (LIMIT, "limit")):
+        run_id = desk.waiting(asked, reason=reason)
+        cancel_run(desk.connector, run_id)
+        resume_run(desk.connector, run_id)
+        assert (desk.run(run_id).status, desk.run(run_id).reason) == ("interrupted", reason)
 
 
 async def test_a_question_takes_one_of_its_choices(desk: Desk) -> None:
@@ -421,7 +410,7 @@ async def test_what_is_not_there_and_who_is_nobody_are_refused(desk: Desk) -> No
         with pytest.raises(InvalidInputError, match="Who decides is text"):
             await approve(run_id, by=nobody, database=database)
     await approve(run_id, by="ann", database=database)
-    with pytest.raises(ApprovalNotFoundError, match="waits for nothing"):
+    with pytest.raises(ApprovalNotFoundError, match="waits for no decision: it is queued"):
         await approve(run_id, by="ann", database=database)
 
 

@@ -9,37 +9,38 @@ from typing import Any
 import pytest
 from agents import Agent
 from agents.testing import ScriptedModel
-from dbos import DBOSClient
+from stored_runs import close_run, start_run
 
-from timestep.client.runs import cancel_run, connect_client
+from timestep.client.connector import Connector
+from timestep.client.runs import cancel_run
 from timestep.durable.process import engine
 from timestep.durable.process.gate import Gate
 from timestep.durable.process.registered_agents import register_agents
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.records import Approval, ApprovalKind, RunRequest
+from timestep.records import Approval, ApprovalKind
 from timestep.runtime import chores as chores_module
 from timestep.runtime.chores import Chores
 from timestep.runtime.executor import Executor
 from timestep.settings import current_settings
-from timestep.store.approvals import insert_approvals
-from timestep.store.connection import Database, open_database
-from timestep.store.runs import insert_run, mark_queued
+from timestep.store.connection import open_database
+from timestep.store.runs import mark_queued
 from timestep.store.segments import enqueue_segment
 
 
 class Place:
     """A database, and the chores of an executor on it."""
 
-    def __init__(self, database: Database, client: DBOSClient, journal: Any) -> None:
-        self.database, self.client, self.journal = database, client, journal
-        self.chores = Chores(database, client, executor_id="test", version="test:1:1")
+    def __init__(self, connector: Connector, journal: Any) -> None:
+        self.connector, self.journal = connector, journal
+        self.database, self.client = connector.database, connector.dbos
+        self.chores = Chores(connector, executor_id="test", version="test:1:1")
 
     def run(self, run_id: str, *, status: str, workflow: str | None, reason: str | None = None) -> None:
         """Store an old run, and its workflow when that is there."""
-        request = RunRequest(run_id=run_id, agent="assistant", input_items="hi")
-        self.database.run_sync(insert_run, request, input_digest="d", queue=None)
+        start_run(self.database, run_id, agent="assistant")
         self.journal.query(
             "update timestep.runs set status = %s, reason = %s, created_at = now() - interval '1 minute', "
+            "segment_started_at = null, executor_id = null, application_version = null, "
             "finished_at = case when %s = 'cancelled' then now() end where id = %s", status, reason, status, run_id,
         )  # fmt: skip
         if workflow is not None:
@@ -73,9 +74,9 @@ def place(
 ) -> Iterator[Place]:
     name = new_database()
     database = open_database(server.url(name), application="test")
-    client = connect_client(database, name="test")
-    yield Place(database, client, journal_of(name))
-    client.destroy()
+    connector = Connector(database, application="test")
+    yield Place(connector, journal_of(name))
+    connector.close()
     database.close()
 
 
@@ -173,13 +174,13 @@ def test_a_segment_that_is_missing_twice_is_enqueued(place: Place, monkeypatch: 
 def test_what_is_missing_after_a_halt_starts_from_a_copy_of_the_journal(
     place: Place, kind: ApprovalKind, workflow: str
 ) -> None:
-    place.run("r", status="queued", workflow="SUCCESS")
-    place.journal.query("update timestep.runs set segment = 2, closed_segment = 1 where id = 'r'")
     asked = Approval(
         id="a", run_id="r", segment=1, place=0, kind=kind, session_id=None, agent="assistant", tool="", call_id="",
         arguments="", arguments_digest="",
     )  # fmt: skip
-    place.database.run_sync(insert_approvals, [asked])
+    close_run(place.database, "r", agent="assistant", approvals=[asked])
+    place.run("r", status="queued", workflow="SUCCESS")
+    place.journal.query("update timestep.runs set segment = 2 where id = 'r'")
 
     place.compare()
     place.compare()
@@ -189,7 +190,7 @@ def test_what_is_missing_after_a_halt_starts_from_a_copy_of_the_journal(
 
 def test_a_resume_that_died_halfway_is_finished_and_not_cancelled(place: Place) -> None:
     place.run("r", status="running", workflow="PENDING")
-    cancel_run(place.database, place.client, "r")
+    cancel_run(place.connector, "r")
     place.database.run_sync(mark_queued, "r", was=("cancelled",))  # and here the process dies
 
     place.compare()
@@ -202,7 +203,7 @@ def test_a_resume_that_died_before_the_copy_of_the_journal_is_finished_too(place
     place.run("r", status="queued", workflow="SUCCESS")
     place.journal.query("update timestep.runs set segment = 2, closed_segment = 1 where id = 'r'")
     place.database.run_sync(enqueue_segment, "r", 2, is_copy=True)
-    cancel_run(place.database, place.client, "r")
+    cancel_run(place.connector, "r")
     place.database.run_sync(mark_queued, "r", was=("cancelled",))
 
     place.compare()

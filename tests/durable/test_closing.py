@@ -228,11 +228,11 @@ async def test_no_key_of_a_tracing_service_is_stored(engine: Any, new_id: str) -
 
 
 async def test_a_run_that_is_cancelled_at_its_very_end_can_be_resumed(engine: Any, new_id: str) -> None:
-    database, client = launched().database, launched().client
+    connector = launched().connector
 
     @function_tool
     def look() -> str:
-        database.run_sync(mark_cancelled, new_id, reason="cancelled")  # and here who cancels is slow
+        connector.database.run_sync(mark_cancelled, new_id, reason="cancelled")  # and here who cancels is slow
         return "seen"
 
     model = ScriptedModel([[function_call("look", {}, call_id="c1")], [assistant_message("done")]])
@@ -241,6 +241,6 @@ async def test_a_run_that_is_cancelled_at_its_very_end_can_be_resumed(engine: An
     assert engine.status(new_id) == "cancelled"
     engine.wait_until_refused(new_id)
 
-    await asyncio.to_thread(resume_run, database, client, new_id)
+    await asyncio.to_thread(resume_run, connector, new_id)
     assert (await wait_run(new_id)).output == "done"
     assert len(engine.steps(new_id)) == 3

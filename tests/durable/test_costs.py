@@ -13,7 +13,7 @@ from turns import Turns
 
 from timestep import RunLimits, list_approvals, raise_limits, run_agent_workflow, wait_run
 from timestep.durable.seams.agents_sdk import base_url_of
-from timestep.durable.steps import model_turn
+from timestep.durable.steps import model_attempts
 
 CALL = 2 + 8
 """Millionths of a dollar for one input and one output token of `gpt-4.1`."""
@@ -61,7 +61,7 @@ async def test_a_replay_has_the_recorded_cost_and_asks_for_no_price(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a replay asked for a price")
 
-    monkeypatch.setattr(model_turn, "price_of", refuse)
+    monkeypatch.setattr(model_attempts, "price_of", refuse)
     copy, result = await engine.replay(new_id)
     assert result.output == "done"
     rows = engine.query(

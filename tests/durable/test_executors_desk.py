@@ -7,22 +7,22 @@ from typing import Any
 
 import psycopg
 import pytest
-from dbos import DBOSClient
 
+from timestep.client.connector import Connector
 from timestep.client.executors import list_executors, list_stranded_runs
 from timestep.client.queues import enqueue_run, queued_run
-from timestep.client.runs import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import RunRequest
-from timestep.store.connection import Database, open_database
-from timestep.store.executors import LOCK_PREFIX, Executor, insert_executor
+from timestep.store.connection import open_database
+from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
 
 
 class Place:
     """A database with executors that live only as far as their locks do."""
 
-    def __init__(self, database: Database, client: DBOSClient, journal: Any, locks: psycopg.Connection[Any]) -> None:
-        self.database, self.client, self.journal, self.locks = database, client, journal, locks
+    def __init__(self, connector: Connector, journal: Any, locks: psycopg.Connection[Any]) -> None:
+        self.connector, self.journal, self.locks = connector, journal, locks
+        self.database, self.client = connector.database, connector.dbos
 
     def executor(
         self,
@@ -33,7 +33,7 @@ class Place:
         queues: Sequence[str] | None = None,
         is_alive: bool = True,
     ) -> None:
-        row = Executor(
+        row = ExecutorRow(
             id=name, application_version=version, host="h", pid=1, process_space="s", agents=agents, queues=queues
         )
         self.database.run_sync(insert_executor, row)
@@ -50,7 +50,7 @@ class Place:
 
     def run(self, run_id: str, *, agent: str = "desk", queue: str = "timestep_agent_queue", version: str = "") -> None:
         request = RunRequest(run_id=run_id, agent=agent, input_items="hi")
-        enqueue_run(self.database, self.client, queued_run(request, application="app", queue=queue))
+        enqueue_run(self.connector, queued_run(request, application="app", queue=queue))
         if version:
             self.journal.query(
                 "update dbos.workflow_status set application_version = %s where workflow_uuid = %s", version, run_id
@@ -78,7 +78,7 @@ class Place:
 
     def stranded(self) -> dict[str, tuple[str, str]]:
         """Return why and what is said of each stranded run."""
-        return {each.run_id: (each.why, each.detail) for each in list_stranded_runs(self.database, self.client)}
+        return {each.run_id: (each.why, each.detail) for each in list_stranded_runs(self.connector)}
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def place(
 ) -> Iterator[Place]:
     name = new_database()
     database = open_database(server.url(name), application="app")
-    client = connect_client(database, name="app")
+    connector = Connector(database, application="app")
     with server.connect(name, autocommit=True) as locks:
-        yield Place(database, client, journal_of(name), locks)
-    client.destroy()
+        yield Place(connector, journal_of(name), locks)
+    connector.close()
     database.close()
 
 
@@ -101,7 +101,7 @@ def test_executors_are_listed_with_what_runs_on_them_and_whether_their_lock_is_h
         place.running(run_id, on="e1")
     place.journal.query("update timestep.executors set free_since = now() - interval '1 minute' where id = 'gone'")
 
-    gone, alive = list_executors(place.database)
+    gone, alive = list_executors(place.connector)
 
     assert (gone.executor_id, gone.is_alive, gone.running, gone.run_ids) == ("gone", False, 0, [])
     assert (gone.application_version, gone.queues) == ("app:1:7", None)
@@ -116,7 +116,7 @@ def test_an_executor_that_gave_its_lock_up_has_no_time_when_it_was_last_seen(pla
     place.executor("e1", is_alive=False)
     place.journal.query("update timestep.executors set free_since = 'epoch'")
 
-    (gone,) = list_executors(place.database)
+    (gone,) = list_executors(place.connector)
 
     assert (gone.is_alive, gone.last_seen_at) == (False, None)
 
@@ -165,13 +165,13 @@ def test_a_run_whose_steps_do_not_fit_is_stranded_with_the_command_that_mends_it
     place.executor("new")
     place.parked("one", "history_changed")
 
-    (stranded,) = list_stranded_runs(place.database, place.client)
+    (stranded,) = list_stranded_runs(place.connector)
     assert (stranded.why, stranded.detail) == ("version", "its steps fit version 7, which no live executor has")
     assert "TIMESTEP_APPLICATION_VERSION=7 timestep worker MODULE" in stranded.hint
     assert "timestep runs resume one" in stranded.hint
 
     place.executor("old", version="app:1:7")
-    (stranded,) = list_stranded_runs(place.database, place.client)
+    (stranded,) = list_stranded_runs(place.connector)
     assert stranded.hint == "Let it go on: `timestep runs resume one`."
 
 
@@ -187,4 +187,4 @@ def test_more_stranded_runs_than_asked_for_are_cut(place: Place) -> None:
     for number in range(5):
         place.run(f"run-{number}")
 
-    assert [each.run_id for each in list_stranded_runs(place.database, place.client, limit=2)] == ["run-0", "run-1"]
+    assert [each.run_id for each in list_stranded_runs(place.connector, limit=2)] == ["run-0", "run-1"]

@@ -30,7 +30,7 @@ from timestep import (
     tool_policy,
     wait_run,
 )
-from timestep.client.approvals import answer
+from timestep.client.decide import answer
 from timestep.client.runs import cancel_run, resume_run
 from timestep.durable.process.engine import engine as launched
 from timestep.errors import (
@@ -317,11 +317,11 @@ async def test_cancelled_while_it_waits_it_cannot_be_decided_until_it_waits_agai
     shop = Shop()
     agent = shop.agent(pay(5, "c1"), "done")
     await run_agent_workflow(agent, "Buy", workflow_id=new_id)
-    await asyncio.to_thread(cancel_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(cancel_run, launched().connector, new_id)
     with pytest.raises(ApprovalNotWaitingError, match="cancelled"):
         await approve(new_id, "c1", by="alice")
 
-    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(resume_run, launched().connector, new_id)
     await approve(new_id, "c1", by="alice")
     assert (await wait_run(new_id)).output == "done"
     assert shop.done == ["pay 5"]
@@ -444,7 +444,7 @@ async def test_what_nobody_decides_in_time_fails_the_run_when_asked_and_waits_ag
     with pytest.raises(ApprovalExpiredError, match="pay"):
         await wait_run(new_id)
 
-    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(resume_run, launched().connector, new_id)
     await approve(new_id, "c1", by="alice")
     assert (await wait_run(new_id)).output == "done"
     assert shop.done == ["pay 5"]
@@ -499,7 +499,7 @@ async def test_a_resumed_run_brings_a_session_of_another_kind_no_item_twice(engi
     assert len(await kept.get_items()) == 3
     model.count, agent.model = 1, model  # type: ignore[union-attr] - it is a Turns
 
-    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(resume_run, launched().connector, new_id)
     assert (await wait_run(new_id)).output == "done"
     assert [item.get("role") or item["type"] for item in await kept.get_items()] == [
         "user",
@@ -575,10 +575,10 @@ async def test_what_is_cancelled_before_its_copy_is_made_can_be_resumed(engine: 
     agent = shop.agent(look("a", "c1"), look("b", "c2"), "done")
     register_agents(agent)
     await run_agent_workflow(agent, "Look", workflow_id=new_id, limits=RunLimits(max_turns=1))
-    database, client = launched().database, launched().client
+    connector = launched().connector
     await raise_limits(new_id, RunLimits(max_turns=9), by="alice")
-    await asyncio.to_thread(cancel_run, database, client, new_id)
-    await asyncio.to_thread(resume_run, database, client, new_id)
+    await asyncio.to_thread(cancel_run, connector, new_id)
+    await asyncio.to_thread(resume_run, connector, new_id)
     assert (await wait_run(new_id)).output == "done"
     assert shop.done == ["look a", "look b"]
 
@@ -597,6 +597,6 @@ async def test_a_run_that_was_parked_before_its_first_step_goes_on_under_another
     older = "update dbos.workflow_status set application_version = 'older:1:0' where workflow_uuid = %s"
     engine.query(older, f"{new_id}~2")
 
-    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(resume_run, launched().connector, new_id)
     assert (await wait_run(new_id)).output == "done"
     assert shop.done == ["pay 1"]

@@ -183,7 +183,7 @@ def test_a_run_whose_event_loop_has_ended_goes_on_in_this_process(database: Any,
 
     asyncio.run(leave())
     mine = launched_engine()
-    chores = Chores(mine.database, mine.client, executor_id=mine.executor_id, version=mine.application_version)
+    chores = Chores(mine.connector, executor_id=mine.executor_id, version=mine.application_version)
     for _ in range(2):
         assert database.status(new_id) == "running"
         chores._recover_lost()  # pyright: ignore[reportPrivateUsage] - due only every ten seconds

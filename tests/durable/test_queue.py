@@ -147,9 +147,9 @@ async def test_a_deduplication_id_is_refused_while_its_run_is_there(engine: Any,
     assert (other.run_id, other.get_status()) == (new_id, "queued")
     assert queue_agent_workflow(agent, "Hi", workflow_id=new_id, **same).run_id == new_id, "the run itself"
 
-    cancel_run(launched_engine().database, launched_engine().client, new_id)
+    cancel_run(launched_engine().connector, new_id)
     assert queue_agent_workflow(agent, "Hi again", workflow_id=f"{new_id}-2", **same).run_id == f"{new_id}-2"
-    resume_run(launched_engine().database, launched_engine().client, new_id)  # it has the id no more
+    resume_run(launched_engine().connector, new_id)  # it has the id no more
     engine.wait_for_status(new_id, "succeeded")
 
 
@@ -196,12 +196,12 @@ async def test_texts_are_queued_and_a_bad_run_is_named_before_any_is_stored(engi
 
 
 async def test_a_declared_queue_has_its_limits_and_stays_paused_when_it_is_declared_again(engine: Any) -> None:
-    client = launched_engine().client
+    connector = launched_engine().connector
     create_queue("declared", global_concurrency=2, rate_limit=7)
-    await asyncio.to_thread(pause_queue, client, "declared")
+    await asyncio.to_thread(pause_queue, connector, "declared")
     create_queue("declared", global_concurrency=3)
 
-    found = await asyncio.to_thread(get_queue, launched_engine().database, client, "declared")
+    found = await asyncio.to_thread(get_queue, connector, "declared")
     assert (found.limits, found.is_paused) == (QueueLimits(global_concurrency=3), True)
 
 
@@ -329,7 +329,7 @@ async def test_a_parked_run_can_be_resumed_by_hand_too(engine: Any, new_id: str)
     register_agents(agent)
 
     with contextlib.suppress(TimestepError):  # the executor may be quicker
-        resume_run(launched_engine().database, launched_engine().client, new_id)
+        resume_run(launched_engine().connector, new_id)
 
     assert (await _settled(engine, handle)).output == "Hello"
 

@@ -204,11 +204,11 @@ def test_missed_ticks_are_started_as_the_schedule_asks_and_once(
     schedule = missed(engine, catch_up, is_counted_from_making=is_counted_from_making)
 
     for _ in range(2):
-        start_missed_ticks(launched().database, launched().client)
+        start_missed_ticks(launched().connector)
     assert started(engine, schedule) == ids(schedule, expected)
 
     engine.query("delete from timestep.runs where id like %s", f"{schedule.name}:%")  # as a clean-up of old runs does
-    start_missed_ticks(launched().database, launched().client)
+    start_missed_ticks(launched().connector)
     assert started(engine, schedule) == []
 
 
@@ -227,9 +227,9 @@ async def test_what_passes_while_a_schedule_is_paused_is_not_missed(engine: Any)
     schedule = missed(engine, "all")
     async with Client() as client:
         await client.pause_schedule(schedule.name)
-        start_missed_ticks(launched().database, launched().client)
+        start_missed_ticks(launched().connector)
         resumed = await client.resume_schedule(schedule.name)
-    start_missed_ticks(launched().database, launched().client)
+    start_missed_ticks(launched().connector)
 
     assert not resumed.is_paused
     assert started(engine, schedule) == []
@@ -238,7 +238,7 @@ async def test_what_passes_while_a_schedule_is_paused_is_not_missed(engine: Any)
 def test_new_times_count_from_the_change(engine: Any) -> None:
     schedule = missed(engine, "all")
     create_scheduled_agent_workflow(f"0 {HOURLY}", says("late", "latecomer"), "Go", name=schedule.name, catch_up="all")
-    start_missed_ticks(launched().database, launched().client)
+    start_missed_ticks(launched().connector)
 
     assert started(engine, schedule) == []
 
@@ -262,7 +262,7 @@ def test_a_schedule_of_the_first_version_goes_on_and_catches_up_with_nothing(eng
         "update dbos.workflow_schedules set"
         " context = (context::jsonb - '{crontab,timezone,catch_up,since}'::text[])::text"
     )
-    start_missed_ticks(launched().database, launched().client)
+    start_missed_ticks(launched().connector)
     assert started(engine, schedule) == []
 
     launched().client.trigger_schedule(schedule.name)

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from dbos import DBOSClient
 
+from timestep.client.connector import Connector
 from timestep.client.queues import enqueue_run, enqueue_runs, queued_run
-from timestep.client.runs import cancel_run, connect_client, resume_run
+from timestep.client.runs import cancel_run, resume_run
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.records import QueuedRun, RunRequest
 from timestep.runtime.chores import Chores
-from timestep.store.connection import Database, open_database
-from timestep.store.look import look
+from timestep.store.connection import open_database
+from timestep.store.due import find_due
 from timestep.store.segments import Closing, close_segment, enqueue_segment, start_segment
 
 SEEDS = int(os.environ.get("TIMESTEP_ORDER_SEEDS", "6"))
@@ -27,9 +27,10 @@ STEPS = 60
 class Line:
     """A database whose runs are started and ended by hand."""
 
-    def __init__(self, database: Database, client: DBOSClient, journal: Any) -> None:
-        self.database, self.client, self.journal = database, client, journal
-        self.chores = Chores(database, client, executor_id="test", version="test:1:1")
+    def __init__(self, connector: Connector, journal: Any) -> None:
+        self.connector, self.journal = connector, journal
+        self.database, self.client = connector.database, connector.dbos
+        self.chores = Chores(connector, executor_id="test", version="test:1:1")
 
     def queued(self, run_id: str, session: str | None = "s", **options: Any) -> QueuedRun:
         request = RunRequest(run_id=run_id, agent="assistant", input_items="hi", session_id=session)
@@ -37,7 +38,7 @@ class Line:
 
     def queue(self, *run_ids: str, **options: Any) -> None:
         for run_id in run_ids:
-            enqueue_run(self.database, self.client, self.queued(run_id, **options))
+            enqueue_run(self.connector, self.queued(run_id, **options))
 
     def start(self, run_id: str, segment: int = 1) -> bool:
         """Start a segment as a workflow does; return whether it may run."""
@@ -86,9 +87,9 @@ class Line:
 def line(server: EmbeddedPostgres, new_database: Callable[[], str], journal_of: Callable[[str], Any]) -> Iterator[Line]:
     name = new_database()
     database = open_database(server.url(name), application="test")
-    client = connect_client(database, name="test")
-    yield Line(database, client, journal_of(name))
-    client.destroy()
+    connector = Connector(database, application="test")
+    yield Line(connector, journal_of(name))
+    connector.close()
     database.close()
 
 
@@ -160,8 +161,8 @@ def test_a_cancelled_run_gives_its_session_to_the_next(line: Line, state: str) -
     line.take()
     if state == "running":
         line.start("a")
-    cancel_run(line.database, line.client, "b")
-    cancel_run(line.database, line.client, "a")
+    cancel_run(line.connector, "b")
+    cancel_run(line.connector, "a")
 
     assert line.take() == ["c"]
 
@@ -171,8 +172,8 @@ def test_a_run_that_was_cancelled_while_it_waited_starts_when_it_is_resumed_and_
     line.queue("b", priority=7)
     line.take()
     line.start("a")
-    cancel_run(line.database, line.client, "b")
-    resume_run(line.database, line.client, "b")
+    cancel_run(line.connector, "b")
+    resume_run(line.connector, "b")
     assert line.take() == []
 
     line.close("a")
@@ -187,7 +188,7 @@ def test_a_failed_run_that_is_resumed_waits_for_its_session_and_starts_from_a_co
     line.close("a", "failed")
     line.take()
     line.start("b")
-    resume_run(line.database, line.client, "a")
+    resume_run(line.connector, "a")
     assert (line.take(), line.journal.status("a")) == ([], "queued")
 
     line.close("b")
@@ -198,10 +199,10 @@ def test_a_cancelled_run_that_is_resumed_into_a_busy_session_is_resumed_by_an_ex
     line.queue("a", "b")
     line.take()
     line.start("a")
-    cancel_run(line.database, line.client, "a")
+    cancel_run(line.connector, "a")
     line.take()
     line.start("b")
-    resume_run(line.database, line.client, "a")
+    resume_run(line.connector, "a")
     line.age()
     for _ in range(3):
         line.mend()
@@ -227,7 +228,7 @@ def test_a_delayed_run_lets_others_pass_and_starts_when_its_time_has_come(line: 
 
     for table in ("runs", "session_queue"):
         line.journal.query(f"update timestep.{table} set start_after = now() where start_after is not null")
-    line.database.run_sync(look)
+    line.database.run_sync(find_due)
     assert line.take() == [], "a has the session"
     line.start("a")
     line.close("a")
@@ -236,18 +237,18 @@ def test_a_delayed_run_lets_others_pass_and_starts_when_its_time_has_come(line: 
 
 def test_a_delay_that_is_over_starts_the_run_of_a_free_session(line: Line) -> None:
     line.queue("late", delay_seconds=3600)
-    assert line.database.run_sync(look).overdue == []
+    assert line.database.run_sync(find_due).overdue == []
     assert line.take() == []
 
     for table in ("runs", "session_queue"):
         line.journal.query(f"update timestep.{table} set start_after = now() where start_after is not null")
-    assert line.database.run_sync(look).overdue == []
+    assert line.database.run_sync(find_due).overdue == []
     assert line.take() == ["late"]
 
 
 def test_a_batch_of_many_sessions_keeps_the_order_of_each(line: Line) -> None:
     runs = [line.queued(f"{number}-{session}", session=session) for number in range(4) for session in ("x", "y", "z")]
-    enqueue_runs(line.database, line.client, runs)
+    enqueue_runs(line.connector, runs)
 
     seen: list[str] = []
     while taken := line.take():
@@ -334,14 +335,14 @@ def test_whatever_happens_a_session_runs_one_at_a_time_and_all_runs_end(line: Li
                 for row in line.journal.query(
                     "select id, session_id from timestep.runs where status in ('queued', 'running') order by random()"
                 )[:1]:
-                    cancel_run(line.database, line.client, row["id"])
+                    cancel_run(line.connector, row["id"])
                     running[row["session_id"]].discard(row["id"])
             case "resume":
                 for row in line.journal.query(
                     "select id from timestep.runs where status in ('failed', 'cancelled') "
                     "and closed_segment < segment + (status = 'failed')::int order by random()"
                 )[:1]:
-                    resume_run(line.database, line.client, row["id"])
+                    resume_run(line.connector, row["id"])
             case _:
                 line.age()
                 line.mend()
@@ -362,7 +363,7 @@ def test_two_that_queue_for_the_same_sessions_do_not_block_each_other(line: Line
         sessions = [f"session-{number}" for number in range(40)][::order]
         for batch in range(3):
             runs = [line.queued(f"{name}-{batch}-{session}", session=session) for session in sessions]
-            enqueue_runs(line.database, line.client, runs)
+            enqueue_runs(line.connector, runs)
 
     threads = [threading.Thread(target=queue, args=(name, order)) for name, order in (("up", 1), ("down", -1))]
     for thread in threads:

@@ -205,7 +205,7 @@ async def test_a_durable_run_that_failed_or_was_cancelled_gives_the_snapshot_bac
     waiting = await run_agent_workflow(other.agent, await approved(store))
     with pytest.raises(SnapshotAlreadyResumed):
         await run_agent(other.agent, await approved(store))
-    await asyncio.to_thread(cancel_run, launched().database, launched().client, waiting.run_id)
+    await asyncio.to_thread(cancel_run, launched().connector, waiting.run_id)
     await run_agent(other.agent, await approved(store))
 
 

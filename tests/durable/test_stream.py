@@ -18,7 +18,7 @@ from openai.types.responses import (
 )
 
 from timestep import queue_agent_workflow, register_agents, run_agent, run_agent_workflow, stream_run
-from timestep.client.approvals import approve
+from timestep.client.decide import approve
 from timestep.client.events import _Attempts
 from timestep.client.runs import resume_run
 from timestep.durable.journal import stream_writer
@@ -279,7 +279,7 @@ async def test_a_failed_run_that_is_resumed_goes_on_in_its_stream_without_the_co
         await run_agent_workflow("assistant", "Go", workflow_id=new_id, stream=True)
     failed = await read(new_id)
     launched = launched_engine()
-    await asyncio.to_thread(resume_run, launched.database, launched.client, new_id)
+    await asyncio.to_thread(resume_run, launched.connector, new_id)
     live, late, raw = await read(new_id), await read(new_id), await read(new_id, raw=True)
 
     begun = ["turn_finished", "tool_started look", "tool_finished look"]
@@ -306,7 +306,7 @@ async def test_a_fork_that_leaves_a_gap_among_the_copied_entries_is_read_on(engi
     first = 'workflow_uuid = %s and "offset" = 0'
     [gap] = engine.query(f"delete from dbos.streams where {first} returning *", new_id)
     launched = launched_engine()
-    await asyncio.to_thread(resume_run, launched.database, launched.client, new_id)
+    await asyncio.to_thread(resume_run, launched.connector, new_id)
     names = ", ".join(f'"{name}"' for name in gap)
     engine.query(f"insert into dbos.streams ({names}) values ({', '.join(['%s'] * len(gap))})", *gap.values())
     await read(new_id)

@@ -24,7 +24,7 @@ from timestep import (
 )
 from timestep.durable.process.engine import engine as launched
 from timestep.errors import InvalidInputError, OutcomeUnknownError
-from timestep.store.tool_calls import ToolCall, reserve_call
+from timestep.store.tool_calls import ToolCallRow, reserve_call
 
 
 def paying(done: list[str], *, on_crash: Any, name: str = "pay") -> Agent[Any]:
@@ -40,7 +40,7 @@ def paying(done: list[str], *, on_crash: Any, name: str = "pay") -> Agent[Any]:
 
 async def started_before(run_id: str) -> None:
     """Leave what a process leaves that dies in the middle of the call."""
-    call = ToolCall(
+    call = ToolCallRow(
         run_id=run_id, call_key="1:c1", segment=1, agent="shop", tool="pay", call_id="c1", arguments='{"amount": 5}'
     )
     await launched().database.run(reserve_call, call)
@@ -171,7 +171,7 @@ async def test_a_workflow_of_the_program_that_cannot_wait_ends_with_the_error(en
     with SetWorkflowID(f"first-{new_id}"):
         assert await own() == "done"
     [key] = engine.query("select call_key from timestep.tool_calls where run_id = %s", f"first-{new_id}")
-    call = ToolCall(
+    call = ToolCallRow(
         run_id=new_id, call_key=key["call_key"], segment=1, agent="shop", tool="pay", call_id="c1", arguments=""
     )
     await launched().database.run(reserve_call, call)

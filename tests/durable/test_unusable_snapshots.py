@@ -104,7 +104,7 @@ async def test_a_durable_run_whose_tool_has_gone_is_parked_and_goes_on_after_the
 
     forget_agents()
     register_agents(desk.agent)
-    await asyncio.to_thread(resume_run, launched().database, launched().client, new_id)
+    await asyncio.to_thread(resume_run, launched().connector, new_id)
     assert (await wait_run(new_id)).output == "done"
     assert desk.refunded == ["7"]
 

@@ -15,7 +15,6 @@ from ollama_server import OllamaServer, answer
 from openai import AsyncOpenAI
 
 from timestep import (
-    FallbackModel,
     MultiModelProvider,
     MultiModelProviderMap,
     OllamaModel,
@@ -26,6 +25,7 @@ from timestep import (
 )
 from timestep.errors import ModelNotConfiguredError, SettingsError
 from timestep.models.compatible import NO_KEY
+from timestep.models.model_chain import ModelChain
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import ModelServer
 from timestep.settings import describe_settings, reset_settings, resolve_settings
@@ -167,7 +167,7 @@ def test_a_key_of_the_environment_is_a_key(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_names_are_a_fallback(provider_map: MultiModelProviderMap, named: Named) -> None:
     found = MultiModelProvider(provider_map).get_model("local/a | local/b")
-    assert isinstance(found, FallbackModel)
+    assert isinstance(found, ModelChain)
     assert [each.name for each in found.candidates()] == ["local/a", "local/b"]
     assert named.names == ["a", "b"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from timestep.client.connector import connect_client
 from timestep.client.events import stream_run
-from timestep.client.runs import connect_client
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import open_database
 

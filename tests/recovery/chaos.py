@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from dbos import DBOSClient
 from drill import Child, Drill
 
 from timestep.client import queues
-from timestep.client import runs as desk
+from timestep.client.connector import Connector
 from timestep.client.executors import list_stranded_runs
 from timestep.ids import segment_id
 from timestep.records import RunRequest
-from timestep.store.connection import Database, open_database
+from timestep.store.connection import open_database
 
 QUEUE = "chaos"
 EXECUTORS = 3
@@ -55,26 +54,26 @@ class Chaos:
     def start_runs(self, count: int) -> dict[str, str]:
         """Queue runs, one in three of which waits for a person; return the agent of each."""
         agents = {f"run-{number}": "till" if number % 3 == 2 else "porter" for number in range(count)}
-        with self.desk() as (database, client):
-            client.register_queue(QUEUE, polling_interval_sec=0.25, on_conflict="never_update")
+        with self.desk() as connector:
+            connector.dbos.register_queue(QUEUE, polling_interval_sec=0.25, on_conflict="never_update")
             for number, (run, agent) in enumerate(agents.items()):
                 session = f"shared-{number // (3 * RUNS_OF_A_SESSION)}" if agent == "porter" else f"own-{number}"
                 request = RunRequest(
                     run_id=run, agent=agent, input_items=[{"role": "user", "content": "carry"}], session_id=session
                 )
                 queued = queues.queued_run(request, application=self.drill.database, queue=QUEUE)
-                queues.enqueue_run(database, client, queued)
+                queues.enqueue_run(connector, queued)
         return agents
 
     @contextlib.contextmanager
-    def desk(self) -> Iterator[tuple[Database, DBOSClient]]:
-        """A database and a client of this process, which executes nothing."""
+    def desk(self) -> Iterator[Connector]:
+        """The way of this process, which executes nothing, to the runs."""
         database = open_database(self.drill.server.url(self.drill.database), application=self.drill.database)
-        client = desk.connect_client(database, name=self.drill.database)
+        connector = Connector(database, application=self.drill.database)
         try:
-            yield database, client
+            yield connector
         finally:
-            client.destroy()
+            connector.close()
             database.close()
 
     def rage(self, seconds: float) -> None:
@@ -166,8 +165,8 @@ def problems(chaos: Chaos, agents: dict[str, str]) -> list[str]:
     workflows = "select workflow_uuid, status from dbos.workflow_status where status <> 'SUCCESS'"
     for workflow, status in drill.rows(workflows):
         found.append(f"workflow {workflow} is {status}")
-    with chaos.desk() as (database, client):
-        found += [f"stranded: {each}" for each in list_stranded_runs(database, client)]
+    with chaos.desk() as connector:
+        found += [f"stranded: {each}" for each in list_stranded_runs(connector)]
     return found + list(_repeated(drill)) + list(_sessions(drill, agents)) + list(_rows(drill, agents))
 
 

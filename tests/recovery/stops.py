@@ -137,11 +137,11 @@ def _watch_claims() -> None:
 
     resume.mark_claimed = watched
 
-    execute = start._execute
+    execute = start._execute_segment
 
     async def executed(run_id: str, number: int, work: dict[str, Any]) -> Any:
         if number > 1:
             await side_log.stop_at(run_id, "claim after")
         return await execute(run_id, number, work)
 
-    start._execute = executed  # type: ignore[assignment]
+    start._execute_segment = executed  # type: ignore[assignment]

@@ -8,34 +8,33 @@ from typing import Any
 
 import pytest
 from comparison import STEPS, WHOLE, left_by_porter
-from dbos import DBOSClient
 from drill import Child, Drill, wait_until
 
 from timestep.client import runs as desk
+from timestep.client.connector import Connector
 from timestep.errors import RunNotFoundError, RunStateError
-from timestep.store.connection import Database, open_database
+from timestep.store.connection import open_database
 
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
     """The verbs on runs in this process, which executes nothing."""
 
-    database: Database
-    client: DBOSClient
+    connector: Connector
 
     def cancel(self, run: str) -> None:
-        desk.cancel_run(self.database, self.client, run)
+        desk.cancel_run(self.connector, run)
 
     def resume(self, run: str, *, max_turns: int | None = None) -> None:
-        desk.resume_run(self.database, self.client, run, max_turns=max_turns)
+        desk.resume_run(self.connector, run, max_turns=max_turns)
 
 
 @pytest.fixture
 def door(drill: Drill) -> Iterator[Door]:
     database = open_database(drill.server.url(drill.database), application=drill.database)
-    client = desk.connect_client(database, name=drill.database)
-    yield Door(database=database, client=client)
-    client.destroy()
+    connector = Connector(database, application=drill.database)
+    yield Door(connector=connector)
+    connector.close()
     database.close()
 
 
@@ -286,14 +285,14 @@ def test_a_new_segment_that_fails_before_its_resume_returns_has_failed(
     (drill.folder / "broken").touch()
     child = drill.start("executor", runs=["one"])
     wait_failed(drill, "one", "ModelBehaviorError", child=child)
-    fork = door.client.fork_workflow
+    fork = door.connector.dbos.fork_workflow
 
     def fork_and_wait(*args: Any, **kwargs: Any) -> None:
         fork(*args, **kwargs)
         wait_until(lambda: row(drill, "one")[3] == 2, "segment 2 is closed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(door.client, "fork_workflow", fork_and_wait)
+        patch.setattr(door.connector.dbos, "fork_workflow", fork_and_wait)
         door.resume("one")
     assert row(drill, "one") == ("failed", "model_behavior_error", 2, 2)
     (drill.folder / "broken").unlink()

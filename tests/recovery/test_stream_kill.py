@@ -11,8 +11,8 @@ import herald
 from dbos import DBOSClient
 from drill import Drill, wait_until
 
+from timestep.client.connector import connect_client
 from timestep.client.events import stream_run
-from timestep.client.runs import connect_client
 from timestep.store.connection import Database, open_database
 
 QUICK = {"TIMESTEP_TAKEOVER_SECONDS": "1"}

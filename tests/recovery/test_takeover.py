@@ -8,7 +8,7 @@ import comparison
 from comparison import STEPS, WHOLE, left_by_porter
 from drill import Drill, wait_until
 
-from timestep.client.runs import connect_client
+from timestep.client.connector import connect_client
 from timestep.store.connection import open_database
 
 FREE_LOCKS = """

@@ -7,33 +7,32 @@ from dataclasses import dataclass
 
 import pytest
 from comparison import STEPS, WHOLE, left_by_porter
-from dbos import DBOSClient
 from drill import Child, Drill, wait_until
 
 from timestep.client import runs as desk
-from timestep.store.connection import Database, open_database
+from timestep.client.connector import Connector
+from timestep.store.connection import open_database
 
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
     """The verbs on runs in this process, which executes nothing."""
 
-    database: Database
-    client: DBOSClient
+    connector: Connector
 
     def resume(self, run: str) -> None:
-        desk.resume_run(self.database, self.client, run)
+        desk.resume_run(self.connector, run)
 
     def cancel(self, run: str) -> None:
-        desk.cancel_run(self.database, self.client, run)
+        desk.cancel_run(self.connector, run)
 
 
 @pytest.fixture
 def door(drill: Drill) -> Iterator[Door]:
     database = open_database(drill.server.url(drill.database), application=drill.database)
-    client = desk.connect_client(database, name=drill.database)
-    yield Door(database=database, client=client)
-    client.destroy()
+    connector = Connector(database, application=drill.database)
+    yield Door(connector=connector)
+    connector.close()
     database.close()
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dbos import run_dbos_database_migrations
 
 import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
+from timestep.settings import reset_settings
 from timestep.store.connection import Database, open_database
-from timestep.store.current import reset_current_database, set_current_database
 from timestep.store.migrations import migrate
+from timestep.store.process_database import current_database, reset_current_database
 
 REPOSITORY = Path(timestep.__path__[0]).parent
 
@@ -46,6 +48,8 @@ def template(server: EmbeddedPostgres) -> str:
     database = open_database(server.url("template_timestep"), application="test")
     migrate(database)
     database.close()
+    url = server.url("template_timestep").replace("postgresql://", "postgresql+psycopg://")
+    run_dbos_database_migrations(system_database_url=url, schema="dbos")
     return "template_timestep"
 
 
@@ -84,11 +88,13 @@ def empty_database(new_url: Callable[..., str]) -> Iterator[Database]:
 
 
 @pytest.fixture
-def process_database(database: Database) -> Iterator[Database]:
+def process_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """The test's database as that of this process."""
-    set_current_database(database)
-    yield database
+    monkeypatch.setenv("PG_CONNECTION_URI", database.url)
+    reset_settings()
+    yield current_database()
     reset_current_database()
+    reset_settings()
 
 
 @pytest.fixture

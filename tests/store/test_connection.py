@@ -14,8 +14,10 @@ from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.errors import DatabaseNotReadyError, InvalidInputError, SettingsError
 from timestep.store.connection import Database, open_database
 from timestep.store.migrations import migrate
-from timestep.store.sessions import append_items, create_session, list_sessions, read_items
+from timestep.store.sessions import append_items, read_items
 from timestep.store.tables import runs
+
+ITEMS = [{"n": 0}]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_without_a_url_the_embedded_server_starts_on_first_use(own_server: Embed
     assert not own_server.directory.exists()
 
     assert migrate(database) is True
-    database.run_sync(create_session, "conversation")
+    database.run_sync(append_items, "conversation", ITEMS)
     assert database.creator is not None
     with database.creator() as connection:
         assert connection.execute("select current_database()").fetchone() == ("my-shop",)
@@ -103,12 +105,12 @@ def test_a_long_application_name_becomes_a_database_name_that_postgres_takes() -
 
 async def test_a_function_that_fails_leaves_nothing_behind(database: Database) -> None:
     def fail(connection: sa.Connection) -> None:
-        create_session(connection, "half")
+        append_items(connection, "half", ITEMS)
         raise LookupError
 
     with pytest.raises(LookupError):
         await database.run(fail)
-    assert await database.run(list_sessions) == []
+    assert await database.run(read_items, "half") == []
 
 
 async def test_work_happens_outside_the_loops_own_threads(database: Database) -> None:
@@ -121,7 +123,7 @@ async def test_a_cancelled_call_ends_when_its_transaction_has(database: Database
     is_inside, may_end = threading.Event(), threading.Event()
 
     def work(connection: sa.Connection) -> None:
-        create_session(connection, "kept")
+        append_items(connection, "kept", ITEMS)
         is_inside.set()
         may_end.wait()
 
@@ -135,29 +137,29 @@ async def test_a_cancelled_call_ends_when_its_transaction_has(database: Database
     assert not is_done
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [session.session_id for session in await database.run(list_sessions)] == ["kept"]
+    assert await database.run(read_items, "kept") == ITEMS
 
 
 async def test_a_call_after_the_server_went_and_came_back_does_not_notice(
     own_server: EmbeddedPostgres,
 ) -> None:
     database = own_database(own_server)
-    await database.run(create_session, "before")
+    await database.run(append_items, "before", ITEMS)
 
     own_server.stop()
     own_server.ensure()
 
-    assert [session.session_id for session in await database.run(list_sessions)] == ["before"]
+    assert await database.run(read_items, "before") == ITEMS
     database.close()
 
 
 async def test_a_call_while_the_server_is_away_fails(own_server: EmbeddedPostgres) -> None:
     database = own_database(own_server)
-    await database.run(create_session, "before")
+    await database.run(append_items, "before", ITEMS)
     own_server.stop()
 
     with pytest.raises(exc.OperationalError):
-        await database.run(list_sessions)
+        await database.run(read_items, "before")
     database.close()
 
 
@@ -185,18 +187,16 @@ async def test_run_until_done_waits_for_the_server_and_stores_once(
 async def test_run_until_done_brings_the_embedded_server_back_by_itself(own_server: EmbeddedPostgres) -> None:
     database = open_database(None, application="shop", embedded_directory=own_server.directory)
     migrate(database)
-    await database.run(create_session, "before")
+    await database.run(append_items, "before", ITEMS)
     own_server.stop()
 
-    sessions = await database.run_until_done(list_sessions)
-
-    assert [session.session_id for session in sessions] == ["before"]
+    assert await database.run_until_done(read_items, "before") == ITEMS
     database.close()
 
 
 async def test_run_until_done_repeats_what_lost_a_deadlock(database: Database) -> None:
     for name in ("a", "b"):
-        await database.run(create_session, name)
+        await database.run(append_items, name, ITEMS)
     barrier = threading.Barrier(2)
     attempts: list[str] = []
 

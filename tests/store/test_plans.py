@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from timestep.embedded_postgres import EmbeddedPostgres
-from timestep.records import RunRequest
+from timestep.records import QueuedRun, RunRequest
 from timestep.store.approvals import list_approvals
 from timestep.store.connection import Database, open_database
-from timestep.store.look import look
+from timestep.store.due import find_due
+from timestep.store.queues import insert_queued
 from timestep.store.run_states import check_unclaimed, claim_for_run, note_resumed
-from timestep.store.runs import insert_run, list_runs, unfinished_segments
+from timestep.store.runs import list_runs, unfinished_segments
 
 HISTORY = (
     "insert into timestep.runs "
@@ -51,14 +52,15 @@ def history(server: EmbeddedPostgres, template: str) -> Iterator[Database]:
 
 
 def insert_claiming_run(connection: sa.Connection) -> None:
-    insert_run(connection, RunRequest(run_id="new", agent="a", input_items="hi"), input_digest="d", queue=None)
+    request = RunRequest(run_id="new", agent="a", input_items="hi")
+    insert_queued(connection, [QueuedRun(request=request, input_digest="d", application="test", queue="test")])
     claim_for_run(connection, 1, run_id="new")
 
 
 @pytest.mark.parametrize(
     "query",
     [
-        pytest.param(lambda c: look(c, ["agent-1", "agent-2"]), id="the look of each second"),
+        pytest.param(lambda c: find_due(c, ["agent-1", "agent-2"]), id="the look of each second"),
         pytest.param(lambda c: unfinished_segments(c, older_than_seconds=10), id="unfinished segments"),
         pytest.param(lambda c: check_unclaimed(c, 1, by=None), id="check of a claim"),
         pytest.param(lambda c: note_resumed(c, 1, by=None), id="claim"),

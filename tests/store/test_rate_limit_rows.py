@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import start_run
 
-from timestep.records import RateLimit, RunRequest
+from timestep.records import RateLimit
 from timestep.store.connection import Database
-from timestep.store.look import look
+from timestep.store.due import find_due
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
-from timestep.store.runs import get_stored_run, insert_run
+from timestep.store.runs import get_stored_run
 
 SLOW = {"request_seconds": 3600.0, "request_lead_seconds": 9 * 3600.0}
 """Ten at once, then one an hour."""
@@ -120,10 +121,10 @@ def test_a_pause_holds_all_and_the_longest_stays(database: Database) -> None:
     database.run_sync(pause, "m", seconds=5)
     database.run_sync(pause, "over", seconds=-1)
     assert 99 < ask(database, share).seconds <= 100
-    assert list(database.run_sync(look).pauses) == ["m"]
+    assert list(database.run_sync(find_due).pauses) == ["m"]
     pass_seconds(database, 100)
     assert ask(database, share).is_taken
-    assert database.run_sync(look).pauses == {}
+    assert database.run_sync(find_due).pauses == {}
 
 
 def test_the_row_of_a_run_says_what_it_waits_for(database: Database) -> None:
@@ -133,7 +134,8 @@ def test_the_row_of_a_run_says_what_it_waits_for(database: Database) -> None:
     def set_status(connection: sa.Connection, status: str) -> None:
         connection.execute(sa.text("update timestep.runs set status = :status"), {"status": status})
 
-    database.run_sync(insert_run, RunRequest(run_id="run", agent="a", input_items="hi"), input_digest="d", queue=None)
+    start_run(database, "run")
+    database.run_sync(set_status, "queued")
     share = Share(key="m", request_seconds=60.0, request_lead_seconds=0.0)
     ask(database, share)
     ask(database, share)

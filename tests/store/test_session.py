@@ -16,7 +16,7 @@ from timestep.client.sessions import Session
 from timestep.errors import DatabaseNotReadyError, InvalidInputError, SettingsError
 from timestep.settings import reset_settings, resolve_settings, set_current_settings
 from timestep.store.connection import Database
-from timestep.store.current import (
+from timestep.store.process_database import (
     current_database,
     open_current_database,
     open_other_database,
@@ -38,8 +38,8 @@ def test_it_satisfies_the_protocol_of_the_sdk() -> None:
 
 def test_making_one_loads_no_agents_sdk_and_opens_no_database(checkout: Path) -> None:
     code = (
-        "import sys; from timestep.sessions import Session; print(repr(Session('mine')));"
-        "from timestep.store import current; assert current._current is None;"
+        "import sys; from timestep.client.sessions import Session; print(repr(Session('mine')));"
+        "from timestep.store import process_database; assert process_database._current is None;"
         "assert 'agents' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout, check=False)

@@ -17,9 +17,7 @@ from timestep.store.json_text import dump_json, storable_text
 from timestep.store.sessions import (
     append_items,
     clear_session,
-    create_session,
     last_position,
-    list_sessions,
     pop_item,
     read_items,
 )
@@ -63,7 +61,7 @@ def test_what_is_not_json_is_refused_and_nothing_is_stored(database: Database, v
     with pytest.raises(InvalidInputError, match="cannot be stored as JSON"):
         database.run_sync(append_items, "s", [{"fine": 1}, {"value": value}])
 
-    assert database.run_sync(list_sessions) == []
+    assert database.run_sync(last_position, "s") == 0
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
@@ -113,26 +111,7 @@ def test_a_session_that_does_not_exist_is_empty(database: Database) -> None:
     assert database.run_sync(last_position, "nobody") == 0
     assert database.run_sync(pop_item, "nobody") is None
     database.run_sync(clear_session, "nobody")
-    assert database.run_sync(list_sessions) == []
-
-
-def test_making_a_session_again_changes_nothing(database: Database) -> None:
-    database.run_sync(append_items, "s", numbered(2))
-    (before,) = database.run_sync(list_sessions)
-    database.run_sync(create_session, "s")
-
-    assert database.run_sync(list_sessions) == [before]
-    assert before.items == 2
-    assert before.updated_at.utcoffset() is not None
-
-
-def test_sessions_are_listed_with_the_last_changed_first(database: Database) -> None:
-    for name in ("a", "b", "c"):
-        database.run_sync(create_session, name)
-    database.run_sync(append_items, "a", numbered(1))
-
-    assert [session.session_id for session in database.run_sync(list_sessions)] == ["a", "c", "b"]
-    assert [session.session_id for session in database.run_sync(list_sessions, limit=1)] == ["a"]
+    assert database.run_sync(last_position, "nobody") == 0
 
 
 async def test_eight_writers_at_once_lose_nothing_and_keep_their_items_together(database: Database) -> None:

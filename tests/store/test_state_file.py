@@ -19,7 +19,7 @@ from timestep import RunStateStore, SnapshotAlreadyResumed, run_agent
 from timestep.errors import InvalidInputError, RunStateNotFoundError, SnapshotDamagedError
 from timestep.run_state.envelope import python_snapshot
 from timestep.run_state.state_file import KEPT_SNAPSHOTS, load_from_file, save_to_file
-from timestep.store import current
+from timestep.store import process_database
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> Any:
         raise AssertionError("a database was opened")
 
-    monkeypatch.setattr(current, "_open", refuse)
+    monkeypatch.setattr(process_database, "_open", refuse)
 
 
 @pytest.fixture

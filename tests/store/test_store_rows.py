@@ -7,20 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import close_run
 
-from timestep.records import RunRequest
-from timestep.store.agents import AgentDefinition, find_definition, insert_definitions
-from timestep.store.approvals import Approval, expired_approvals, insert_approvals, list_approvals, open_approvals
+from timestep.store.agents import AgentDefinition, insert_definitions
+from timestep.store.approvals import Approval, expired_approvals, list_approvals, open_approvals
 from timestep.store.connection import Database
-from timestep.store.executors import Executor, delete_executor, insert_executor, list_executors
-from timestep.store.runs import insert_run
-from timestep.store.tables import approvals, runs
-from timestep.store.tool_calls import ToolCall, insert_tool_calls, list_tool_calls
-from timestep.store.usage import ModelCallUsage, insert_usage, list_usage
+from timestep.store.executors import ExecutorRow, insert_executor, list_executors
+from timestep.store.tables import agents, approvals
+from timestep.store.tool_calls import ToolCallRow, get_call
+from timestep.store.usage import ModelCallUsage, list_usage
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
-CALL = ToolCall(
+CALL = ToolCallRow(
     run_id="r",
     call_key="1:call_1",
     segment=1,
@@ -58,51 +57,40 @@ APPROVAL = Approval(
     arguments_digest="d",
     expires_at=NOON,
 )
-EXECUTOR = Executor(id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"])
-
-
-def waiting_run(database: Database, run_id: str, *, segment: int = 1) -> None:
-    """Store a run that waits for what a segment asked."""
-    request = RunRequest(run_id=run_id, agent="desk", input_items="hi")
-    database.run_sync(insert_run, request, input_digest="d", queue=None)
-    waits = sa.update(runs).values(status="interrupted", segment=segment, closed_segment=segment)
-    database.run_sync(lambda connection: connection.execute(waits.where(runs.c.id == run_id)))
+EXECUTOR = ExecutorRow(
+    id="e1", application_version="v1", host="h", pid=7, process_space="boot", agents=["desk", "clerk"]
+)
 
 
 def test_a_tool_call_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
     failed = replace(CALL, call_key="1:call_2", result=None, error={"type": "ValueError"}, attempt=3)
-    database.run_sync(insert_tool_calls, [])
-    database.run_sync(insert_tool_calls, [failed, CALL])
-    database.run_sync(insert_tool_calls, [replace(CALL, result="other")])
+    close_run(database, "r", tool_calls=[failed, CALL])
+    close_run(database, "r", segment=2, tool_calls=[replace(CALL, result="other")])
 
-    assert database.run_sync(list_tool_calls, "r") == [CALL, failed]
-    assert database.run_sync(list_tool_calls, "nobody") == []
+    assert database.run_sync(get_call, "r", "1:call_1") == CALL
+    assert database.run_sync(get_call, "r", "1:call_2") == failed
 
 
 def test_arguments_that_text_cannot_hold_are_stored_as_escapes(database: Database) -> None:
-    waiting_run(database, "r")
-    database.run_sync(insert_tool_calls, [replace(CALL, arguments='{"a": "\x00\ud800"}')])
-    database.run_sync(insert_approvals, [replace(APPROVAL, arguments='{"a": "\x00\ud800"}')])
+    tricky = '{"a": "\x00\ud800"}'
+    asked, called = replace(APPROVAL, arguments=tricky), replace(CALL, arguments=tricky)
+    close_run(database, "r", approvals=[asked], tool_calls=[called])
 
-    assert database.run_sync(list_tool_calls, "r")[0].arguments == '{"a": "\\u0000\\ud800"}'
+    assert database.run_sync(get_call, "r", "1:call_1").arguments == '{"a": "\\u0000\\ud800"}'
     assert database.run_sync(open_approvals, "r")[0].arguments == '{"a": "\\u0000\\ud800"}'
 
 
 def test_usage_stored_twice_keeps_what_was_stored_first(database: Database) -> None:
     priced = replace(USAGE, step="model_turn:2:desk", cost_micro_usd=2**40, created_at=NOON + timedelta(seconds=1))
-    database.run_sync(insert_usage, [])
-    database.run_sync(insert_usage, [priced, USAGE])
-    database.run_sync(insert_usage, [replace(USAGE, input_tokens=0)])
+    close_run(database, "r", model_calls=[priced, USAGE])
+    close_run(database, "r", segment=2, model_calls=[replace(USAGE, input_tokens=0)])
 
     assert database.run_sync(list_usage, "r") == [USAGE, priced]
 
 
 def test_open_approvals_are_those_that_nobody_decided(database: Database) -> None:
-    waiting_run(database, "r")
-    database.run_sync(insert_approvals, [])
-    database.run_sync(insert_approvals, [APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
+    close_run(database, "r", approvals=[APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
     database.run_sync(decide, "a2")
-    database.run_sync(insert_approvals, [APPROVAL, replace(APPROVAL, id="a2", call_id="call_2")])
 
     (still_open,) = database.run_sync(open_approvals, "r")
     assert still_open == replace(APPROVAL, asked_at=still_open.asked_at)
@@ -112,9 +100,8 @@ def test_open_approvals_are_those_that_nobody_decided(database: Database) -> Non
 
 
 def test_nobody_waits_for_what_an_older_segment_asked(database: Database) -> None:
-    waiting_run(database, "r", segment=2)
-    newer = replace(APPROVAL, id="a2", segment=2)
-    database.run_sync(insert_approvals, [APPROVAL, newer])
+    close_run(database, "r", approvals=[APPROVAL])
+    close_run(database, "r", segment=2, approvals=[replace(APPROVAL, id="a2", segment=2)])
 
     assert [each.id for each in database.run_sync(open_approvals, "r")] == ["a2"]
     assert [each.id for each in database.run_sync(list_approvals)] == ["a2"]
@@ -123,9 +110,7 @@ def test_nobody_waits_for_what_an_older_segment_asked(database: Database) -> Non
 
 
 def test_pages_of_approvals_have_each_once_in_the_order_of_the_questions(database: Database) -> None:
-    waiting_run(database, "r")
-    asked = [replace(APPROVAL, id=f"a{9 - place}", place=place) for place in range(5)]
-    database.run_sync(insert_approvals, asked)
+    close_run(database, "r", approvals=[replace(APPROVAL, id=f"a{9 - place}", place=place) for place in range(5)])
 
     seen: list[int] = []
     after = None
@@ -144,9 +129,11 @@ def test_a_definition_is_stored_once_by_its_hash(database: Database) -> None:
     database.run_sync(insert_definitions, [definition])
     database.run_sync(insert_definitions, [replace(definition, name="other"), replace(definition, hash="h0")])
 
-    assert database.run_sync(find_definition, "h1") == definition
-    assert database.run_sync(find_definition, "h0") == replace(definition, hash="h0")
-    assert database.run_sync(find_definition, "none") is None
+    rows = database.run_sync(lambda connection: connection.execute(sa.select(agents).order_by(agents.c.hash)).all())
+    assert [(row.hash, row.name, row.definition) for row in rows] == [
+        ("h0", "desk", definition.definition),
+        ("h1", "desk", definition.definition),
+    ]
 
 
 def test_an_executor_that_registers_again_is_brought_up_to_date(database: Database) -> None:
@@ -158,14 +145,11 @@ def test_an_executor_that_registers_again_is_brought_up_to_date(database: Databa
     assert (first, is_alive) == (replace(EXECUTOR, started_at=first.started_at), False)
     rows = [row for row, _ in database.run_sync(list_executors)]
     assert [(row.id, list(row.agents)) for row in rows] == [("e1", ["desk"]), ("e2", ["desk", "clerk"])]
-    database.run_sync(delete_executor, "e1")
-    database.run_sync(delete_executor, "e1")
-    assert [row.id for row, _ in database.run_sync(list_executors)] == ["e2"]
 
 
 @pytest.mark.parametrize("column", ["result", "error"])
 def test_nothing_is_stored_as_sql_null_not_as_json_null(database: Database, column: str) -> None:
-    database.run_sync(insert_tool_calls, [replace(CALL, result=None)])
+    close_run(database, "r", tool_calls=[replace(CALL, result=None)])
     count = database.run_sync(
         lambda connection: connection.execute(
             sa.text(f"select count(*) from timestep.tool_calls where {column} is null")
@@ -176,13 +160,13 @@ def test_nothing_is_stored_as_sql_null_not_as_json_null(database: Database, colu
 
 
 def test_times_are_read_as_utc_whatever_the_server_says(database: Database) -> None:
-    database.run_sync(insert_tool_calls, [CALL])
+    close_run(database, "r", tool_calls=[CALL])
 
-    def read_in_berlin(connection: sa.Connection) -> list[ToolCall]:
+    def read_in_berlin(connection: sa.Connection) -> ToolCallRow:
         connection.exec_driver_sql("set local time zone 'Europe/Berlin'")
-        return list_tool_calls(connection, "r")
+        return get_call(connection, "r", "1:call_1")
 
-    (call,) = database.run_sync(read_in_berlin)
+    call = database.run_sync(read_in_berlin)
     assert call.started_at is not None
     assert call.started_at == NOON
     assert call.started_at.tzinfo is UTC

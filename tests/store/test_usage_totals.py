@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from stored_runs import close_run
 
 from timestep.client import Client
 from timestep.errors import InvalidInputError
 from timestep.records import PriceData, UsageKey
 from timestep.store.connection import Database
-from timestep.store.usage import ModelCallUsage, insert_usage, list_usage, sum_usage
+from timestep.store.usage import ModelCallUsage, list_usage, sum_usage
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -37,12 +38,11 @@ CALLS = [
 
 @pytest.fixture
 def stored(database: Database) -> Database:
-    def session(connection: sa.Connection) -> None:
-        query = "insert into timestep.runs (id, agent, status, session_id, input, input_digest, options) values ('a', 'desk', 'succeeded', 'ann', '1', '', '{}')"  # noqa: E501
-        connection.execute(sa.text(query))
-
-    database.run_sync(insert_usage, CALLS)
-    database.run_sync(session)
+    for run_id in ("a", "b"):
+        close_run(database, run_id, status="succeeded", model_calls=[each for each in CALLS if each.run_id == run_id])
+    database.run_sync(
+        lambda connection: connection.execute(sa.text("update timestep.runs set session_id = 'ann' where id = 'a'"))
+    )
     return database
 
 
@@ -65,7 +65,7 @@ def test_calls_are_summed_up_by_what_they_have_in_common(stored: Database, by: U
 
 
 def test_one_model_of_two_providers_is_two(stored: Database) -> None:
-    stored.run_sync(insert_usage, [call("c", 1, cost=1, provider="Azure")])
+    close_run(stored, "c", model_calls=[call("c", 1, cost=1, provider="Azure")])
     found = stored.run_sync(sum_usage, by="model")
     assert [each.provider for each in found if each.key == "gpt-4.1"] == ["OpenAI", "Azure"]
 
@@ -77,7 +77,7 @@ def test_the_price_data_of_a_group_are_told_once_each(stored: Database) -> None:
         call("p", turn, cost=1, agent="priced", price_source=source, priced_at=at)
         for turn, (source, at) in enumerate(priced, 1)
     ]
-    stored.run_sync(insert_usage, calls)
+    close_run(stored, "p", model_calls=calls)
     assert stored.run_sync(list_usage, "p") == calls
 
     found = {each.key: each.prices for each in stored.run_sync(sum_usage, by="agent")}

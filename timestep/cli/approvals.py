@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,9 +21,6 @@ from timestep.cli.output import (
 )
 from timestep.cli.runs.decide import by_option, take_decision
 from timestep.records import Approval, ApprovalStatus, Run
-
-if TYPE_CHECKING:
-    from timestep.store.connection import Database
 
 _COLOURS: dict[ApprovalStatus, str] = {
     "open": "yellow",
@@ -59,19 +55,17 @@ def list_command(run_id: str | None, is_all: bool, limit: int, as_json: bool) ->
     Example:
       timestep approvals list --run order-43 --all
     """
-    from timestep.cli.connect import open_desk
-    from timestep.cli.runs.asked import short_id, summary
+    from timestep.cli.connect import connect
+    from timestep.client.approvals import list_approvals
+    from timestep.client.asked import short_id, summary
     from timestep.client.runs import full_run_id
-    from timestep.store.approvals import list_approvals
 
-    with open_desk() as desk:
-        full_id = None if run_id is None else full_run_id(desk.database, run_id)
-        found = desk.database.run_sync(list_approvals, run_id=full_id, limit=limit + 1)
+    with connect() as connector:
+        full_id = None if run_id is None else full_run_id(connector, run_id)
+        found = list_approvals(connector, full_id, limit=limit + 1)
         if is_all:
             waiting = {each.id for each in found}
-            every = desk.database.run_sync(
-                list_approvals, run_id=full_id, is_waiting=False, limit=limit + 1 + len(found)
-            )
+            every = list_approvals(connector, full_id, is_waiting=False, limit=limit + 1 + len(found))
             found += [each for each in every if each.id not in waiting]
     if as_json:
         emit_json(found[:limit])
@@ -114,15 +108,15 @@ def show(approval_id: str, as_json: bool) -> None:
     Example:
       timestep approvals show 3f2a91c0
     """
-    from timestep.cli.connect import open_desk
-    from timestep.cli.runs.asked import commands, find_asked
-    from timestep.store.approvals import open_approvals
-    from timestep.store.runs import get_stored_run
+    from timestep.cli.connect import connect
+    from timestep.cli.runs.asked import commands
+    from timestep.client.approvals import find_asked, open_approvals
+    from timestep.client.runs import get_run
 
-    with open_desk() as desk:
-        found = find_asked(desk.database, approval_id)
-        run = desk.database.run_sync(get_stored_run, found.run_id).run
-        asked = desk.database.run_sync(open_approvals, found.run_id)
+    with connect() as connector:
+        found = find_asked(connector, approval_id)
+        run = get_run(connector, found.run_id)
+        asked = open_approvals(connector, found.run_id)
     if as_json:
         emit_json(found)
         return
@@ -149,19 +143,9 @@ def approve(approval_id: str, call_id: str | None, by: str, always: bool) -> Non
       timestep approvals approve 3f2a91c0
       timestep approvals approve order-43 call_7 --always
     """
-    from timestep.client import approvals
+    from timestep.client.approvals import approval
 
-    def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
-        return approvals.approve(
-            asked.run_id,
-            by=by,
-            always=always,
-            approval_id=asked.id,
-            arguments_digest=asked.arguments_digest,
-            database=database,
-        )
-
-    take_decision(approval_id, call_id, ("approval",), decide)
+    take_decision(approval_id, call_id, approval(by=by, always=always))
 
 
 @command.command()
@@ -179,20 +163,9 @@ def reject(approval_id: str, call_id: str | None, by: str, reason: str | None, a
     Example:
       timestep approvals reject 3f2a91c0 --reason "Too much; ask for half."
     """
-    from timestep.client import approvals
+    from timestep.client.approvals import rejection
 
-    def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
-        return approvals.reject(
-            asked.run_id,
-            by=by,
-            reason=reason,
-            always=always,
-            approval_id=asked.id,
-            arguments_digest=asked.arguments_digest,
-            database=database,
-        )
-
-    take_decision(approval_id, call_id, (), decide)
+    take_decision(approval_id, call_id, rejection(by=by, reason=reason, always=always))
 
 
 def _emit_approval(found: Approval, run: Run) -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import click
 
-from timestep.cli.database_checks import (
+from timestep.cli.errors import ExitCode
+from timestep.cli.output import emit, emit_json, emit_table, json_option, note
+from timestep.client.database import (
     DatabaseState,
     embedded_server,
     look_at_database,
-    migrate_dbos,
+    migrate_schemas,
     open_settings_database,
+    without_password,
 )
-from timestep.cli.errors import ExitCode
-from timestep.cli.output import emit, emit_json, emit_table, json_option, note
 from timestep.errors import DatabaseNotReadyError, EmbeddedPostgresError, InvalidInputError
 from timestep.settings import Settings, current_settings, mask_url
 
@@ -113,22 +114,16 @@ def migrate() -> None:
     Example:
       timestep db migrate
     """
-    from timestep.store.migrations import HEAD_REVISION
-    from timestep.store.migrations import migrate as migrate_timestep
-
     settings = current_settings()
     database = open_settings_database(settings)
     try:
-        if database.is_embedded:
-            database.ensure()
-        migrate_dbos(database.url)
-        is_changed = migrate_timestep(database)
+        is_changed, revision = migrate_schemas(database)
         shown = database.display_url
     finally:
         database.close()
     note(f"Database: {shown}")
     note("Schema dbos is up to date.")
-    note(f"Schema timestep is {'now' if is_changed else 'already'} at revision {HEAD_REVISION}.")
+    note(f"Schema timestep is {'now' if is_changed else 'already'} at revision {revision}.")
 
 
 @command.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
@@ -141,20 +136,16 @@ def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
     Example:
       timestep db psql -c "select id, status from timestep.runs"
     """
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
     settings = current_settings()
     database = open_settings_database(settings)
     database.ensure()  # this process holds the embedded server until psql has ended
-    parameters = {key: str(value) for key, value in conninfo_to_dict(database.url).items() if value is not None}
-    environment = dict(os.environ)
-    if "password" in parameters:
-        environment["PGPASSWORD"] = parameters.pop("password")
+    connection, password = without_password(database.url)
+    environment = dict(os.environ) | ({"PGPASSWORD": password} if password is not None else {})
     program = _find_psql(settings)
     before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C belongs to psql
     try:
         with subprocess.Popen(
-            [program, make_conninfo("", **parameters), *arguments],
+            [program, connection, *arguments],
             env=environment,
         ) as process:
             code = process.wait()

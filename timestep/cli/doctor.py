@@ -13,7 +13,7 @@ import click
 
 from timestep.cli.errors import ExitCode
 from timestep.cli.output import coloured, emit, emit_json, json_option
-from timestep.errors import DatabaseNotReadyError, TimestepError
+from timestep.errors import TimestepError
 from timestep.records import SettingValue
 from timestep.settings import (
     DATABASE_VARIABLE,
@@ -24,7 +24,8 @@ from timestep.settings import (
 )
 
 if TYPE_CHECKING:
-    from timestep.store.connection import Database
+    from timestep.client.connector import Connector
+    from timestep.client.database import SchemaState
 
 Status = Literal["ok", "warn", "fail"]
 OLLAMA_PORT = 11434
@@ -156,7 +157,7 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _check_database() -> Iterator[Check]:
-    from timestep.cli.database_checks import look_at_database
+    from timestep.client.database import look_at_database
 
     try:
         settings = resolve_settings()
@@ -182,53 +183,36 @@ def _check_database() -> Iterator[Check]:
 
 
 def _check_schemas(settings: Settings) -> Iterator[Check]:
-    import sqlalchemy as sa
-    from sqlalchemy import exc
-
-    from timestep.cli.database_checks import open_without_starting
-    from timestep.ids import DBOS_SCHEMA
-    from timestep.store.executors import list_live_executors
-    from timestep.store.migrations import stored_revision
-
-    def dbos_version(connection: sa.Connection) -> int | None:
-        table = f"{DBOS_SCHEMA}.dbos_migrations"
-        if connection.execute(sa.select(sa.func.to_regclass(table))).scalar() is None:
-            return None
-        return connection.execute(sa.text(f"select max(version) from {table}")).scalar()
+    from timestep.client.connector import Connector
+    from timestep.client.database import dbos_revision, explaining_refusals, look_at_schema, open_without_starting
+    from timestep.client.executors import list_live_executors
 
     database = open_without_starting(settings)
+    connector = Connector(database, application=settings.name)
     try:
-        yield _check_timestep_schema(database, settings)
-        version = database.run_sync(dbos_version)
-        yield _check_schema("schema dbos", None if version is None else str(version), settings)
-        if stored_revision(database) is not None:
-            executors = database.run_sync(list_live_executors) if _is_current(database) else []
-            yield _check_executors([f"{row.id} on {row.host}" for row in executors])
-            if version is not None and _is_current(database):
-                yield _check_stranded(database, settings)
+        with explaining_refusals():
+            schema = look_at_schema(database)
+            yield _check_timestep_schema(schema, settings)
+            version = dbos_revision(database)
+            yield _check_schema("schema dbos", None if version is None else str(version), settings)
+            if schema.revision is not None:
+                executors = list_live_executors(connector) if schema.is_current else []
+                yield _check_executors([f"{each.executor_id} on {each.host}" for each in executors])
+            if schema.is_current and version is not None:
+                yield _check_stranded(connector)
     except TimestepError as error:
         yield Check(name="schemas", status="fail", detail=str(error), hint=error.hint, is_about_database=True)
-    except exc.DBAPIError as error:
-        detail = " ".join(str(error.orig).split())
-        hint = "Run `timestep db migrate` as a user with the rights, or give them to this one."
-        yield Check(name="schemas", status="fail", detail=detail, hint=hint, is_about_database=True)
     finally:
+        connector.close()
         database.close()
 
 
-def _check_timestep_schema(database: Database, settings: Settings) -> Check:
-    from timestep.store.migrations import HEAD_REVISION, check_schema, stored_revision
-
+def _check_timestep_schema(schema: SchemaState, settings: Settings) -> Check:
     name = "schema timestep"
-    revision = stored_revision(database)
-    try:
-        if revision is not None:
-            check_schema(database)
-    except DatabaseNotReadyError as error:
-        can_upgrade = settings.run_migrations and revision is not None and revision < HEAD_REVISION
-        status: Status = "warn" if can_upgrade else "fail"
-        return Check(name=name, status=status, detail=str(error), hint=error.hint, is_about_database=True)
-    return _check_schema(name, revision, settings)
+    if schema.problem is None:
+        return _check_schema(name, schema.revision, settings)
+    status: Status = "warn" if settings.run_migrations and schema.is_older else "fail"
+    return Check(name=name, status=status, detail=schema.problem, hint=schema.hint, is_about_database=True)
 
 
 def _check_schema(name: str, revision: str | None, settings: Settings) -> Check:
@@ -253,23 +237,12 @@ def _check_executors(names: list[str]) -> Check:
     return Check(name="executors", status="ok", detail=f"{len(names)}: {shown}")
 
 
-def _is_current(database: Database) -> bool:
-    from timestep.store.migrations import HEAD_REVISION, stored_revision
-
-    return stored_revision(database) == HEAD_REVISION
-
-
-def _check_stranded(database: Database, settings: Settings) -> Check:
+def _check_stranded(connector: Connector) -> Check:
     from timestep.cli.quiet import quieten
     from timestep.client.executors import list_stranded_runs
-    from timestep.client.runs import connect_client
 
     quieten()
-    client = connect_client(database, name=settings.name)
-    try:
-        found = list_stranded_runs(database, client, limit=MOST_STRANDED + 1)
-    finally:
-        client.destroy()
+    found = list_stranded_runs(connector, limit=MOST_STRANDED + 1)
     if not found:
         return Check(name="stranded runs", status="ok", detail="none")
     shown = "; ".join(f"{run.run_id}: {run.detail}" for run in found[:MOST_STRANDED])

@@ -30,11 +30,11 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep executors list --json
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.executors import list_executors
 
-    with open_desk() as desk:
-        found = list_executors(desk.database)
+    with connect() as connector:
+        found = list_executors(connector)
     if as_json:
         emit_json(found)
         return

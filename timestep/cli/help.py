@@ -7,8 +7,6 @@ import click
 from timestep.cli.errors import EXIT_CODE_MEANINGS
 from timestep.cli.output import emit_table
 
-TOPICS = ("exit-codes",)
-
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[COMMAND...|exit-codes]")

@@ -19,6 +19,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from timestep.client.asked import clean
+
 NARROWEST_COLUMN = 8
 """Characters below which no column is cut."""
 
@@ -102,14 +104,6 @@ def has_colours(*, is_error: bool = False) -> bool:
 def coloured(text: str, colour: str, *, is_error: bool = False) -> str:
     """Return `text` in a colour of click where colours are taken, else unchanged."""
     return click.style(text, fg=colour) if has_colours(is_error=is_error) else text
-
-
-def clean(text: str) -> str:
-    """Return `text` on one line, with control characters escaped, so that it cannot steer a terminal."""
-    line = " ".join(text.split())
-    return "".join(
-        char if char.isprintable() or char == "\u200d" else char.encode("unicode_escape").decode() for char in line
-    )
 
 
 def format_time(value: datetime | None, time_style: TimeStyle = "relative", *, now: datetime | None = None) -> str:

@@ -39,11 +39,11 @@ def list_command(as_json: bool) -> None:
     Example:
       timestep queues list
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.queues import list_queues
 
-    with open_desk() as desk:
-        found = list_queues(desk.database, desk.client)
+    with connect() as connector:
+        found = list_queues(connector)
     if as_json:
         emit_json(found)
     elif not found:
@@ -65,11 +65,11 @@ def show(name: str, as_json: bool) -> None:
     Example:
       timestep queues show reports
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.queues import get_queue
 
-    with open_desk() as desk:
-        queue = get_queue(desk.database, desk.client, name)
+    with connect() as connector:
+        queue = get_queue(connector, name)
     if as_json:
         emit_json(queue)
         return
@@ -98,13 +98,13 @@ def create(name: str, replace: bool, as_json: bool, **limits: Any) -> None:
       timestep queues create reports --global-concurrency 2
       timestep queues create reports --rate-limit 50 --rate-period-seconds 60 --replace
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.queues import create_queue, get_queue
 
     given = QueueLimits(**{limit: value for limit, value in limits.items() if value is not None})
-    with open_desk() as desk:
-        change = create_queue(desk.client, name, given, replace=replace)
-        queue = get_queue(desk.database, desk.client, name)
+    with connect() as connector:
+        change = create_queue(connector, name, given, replace=replace)
+        queue = get_queue(connector, name)
     if as_json:
         emit_json({"change": change, "queue": queue})
     else:
@@ -157,11 +157,11 @@ def delete(name: str, as_json: bool) -> None:
     Example:
       timestep queues delete reports
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.queues import delete_queue
 
-    with open_desk() as desk:
-        delete_queue(desk.database, desk.client, name)
+    with connect() as connector:
+        delete_queue(connector, name)
     if as_json:
         emit_json({"deleted": name})
     else:
@@ -192,12 +192,12 @@ def _state(queue: Queue) -> str:
 
 
 def _change(name: str, verb: Any, *, as_json: bool, done: str, before: str) -> None:
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.queues import get_queue
 
-    with open_desk() as desk:
-        has_changed = verb(desk.client, name)
-        queue = get_queue(desk.database, desk.client, name)
+    with connect() as connector:
+        has_changed = verb(connector, name)
+        queue = get_queue(connector, name)
     if as_json:
         emit_json({"change": "changed" if has_changed else "unchanged", "queue": queue})
     else:

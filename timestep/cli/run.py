@@ -16,17 +16,14 @@ import click
 
 from timestep.cli.errors import ExitCode, show_error
 from timestep.cli.output import emit, emit_json, note
-from timestep.errors import AgentNotRegisteredError, InvalidInputError, RunInputMismatchError
+from timestep.errors import AgentNotRegisteredError, InvalidInputError
 from timestep.ids import check_run_id, check_session_id, new_run_id
-from timestep.records import RunRequest
+from timestep.records import Run, RunRequest
 
 if TYPE_CHECKING:
     from agents import Agent
 
-    from timestep.cli.connect import Desk
-    from timestep.store.connection import Database
-    from timestep.store.executors import Executor
-    from timestep.store.runs import StoredRun
+    from timestep.client.connector import Connector
 
 DEFAULT_AGENT = "assistant"
 """The agent that is taken when executors have several and none is named."""
@@ -124,6 +121,7 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     from timestep.cli.quiet import quieten
     from timestep.cli.runs.ending import show_ending
     from timestep.cli.runs.follow import AnswerPrinter
+    from timestep.client.runs import check_same
     from timestep.durable.process.engine import engine
     from timestep.durable.process.registered_agents import register_on_the_way
     from timestep.runtime import cleanup_dbos, ensure_dbos_launched
@@ -134,16 +132,16 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     ensure_dbos_launched(queues=())
     printer, module = AnswerPrinter(prints_text=not options.as_json), reference.rpartition(":")[0]
     try:
-        _check_same(engine().database, _request(options, agent.name))  # before anything of the known run is printed
-        stored = asyncio.run(_execute(options, agent, module, printer))
+        check_same(engine().connector, _request(options, agent.name))  # before anything of the known run is printed
+        run = asyncio.run(_execute(options, agent, module, printer))
         return show_ending(
-            engine().database, stored.run, as_json=options.as_json, has_answer=printer.has_answer, module=module
+            engine().connector, run, as_json=options.as_json, has_answer=printer.has_answer, module=module
         )
     finally:
         cleanup_dbos()
 
 
-async def _execute(options: Options, agent: Agent[Any], module: str, printer: Any) -> StoredRun:
+async def _execute(options: Options, agent: Agent[Any], module: str, printer: Any) -> Run:
     """Execute the run and print it until it has ended. After Ctrl-C, or the wait, this process ends here."""
     from timestep.cli.runs.follow import follow_run
     from timestep.durable.process.engine import engine
@@ -164,7 +162,7 @@ async def _execute(options: Options, agent: Agent[Any], module: str, printer: An
             stream=True,
         )
     )  # fmt: skip
-    following = asyncio.ensure_future(follow_run(engine().database, engine().client, options.run_id, printer))
+    following = asyncio.ensure_future(follow_run(engine().connector, options.run_id, printer))
     work.add_done_callback(lambda _: following.cancel() if _is_refused(work) else None)
     done, _ = await asyncio.wait(
         (following, interrupted), timeout=options.wait_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -185,18 +183,18 @@ def _is_refused(work: asyncio.Future[Any]) -> bool:
 
 def _leave(options: Options, agent: str, module: str) -> NoReturn:
     """End this process with the run unfinished, as a crash would, but with its executor's lock given up first."""
+    from timestep.client.executors import list_live_executors
     from timestep.durable.process.engine import engine
     from timestep.runtime import cleanup_dbos, drain
-    from timestep.store.executors import list_live_executors
 
     drain(seconds=0)
     me = engine()
     others = [
-        each for each in me.database.run_sync(list_live_executors)
-        if each.id != me.executor_id and agent in each.agents and each.application_version == me.application_version
+        each for each in list_live_executors(me.connector, agent=agent)
+        if each.executor_id != me.executor_id and each.application_version == me.application_version
     ]  # fmt: skip
     if others:
-        note(f"The run {options.run_id} goes on in the executor {others[0].id} on {others[0].host}.")
+        note(f"The run {options.run_id} goes on in the executor {others[0].executor_id} on {others[0].host}.")
     else:
         note(f"The run {options.run_id} is in Postgres; nobody executes it now.")
         note(f"  carry it on:  timestep worker {shlex.quote(module)}")
@@ -222,29 +220,30 @@ def _run_batch(
     path: Path, results: Path | None, agent: str | None, prefix: str | None, shared: dict[str, Any],
     is_detached: bool, wait_seconds: float | None, as_json: bool,
 ) -> ExitCode:  # fmt: skip
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.cli.run_batch import read_batch, run_batch
 
-    with open_desk() as desk:
-        name = agent if agent is not None else _only_agent(desk)
+    with connect() as connector:
+        name = agent if agent is not None else _only_agent(connector)
         batch = read_batch(path, agent=name, prefix=prefix, results=results, **shared)
-        return run_batch(desk, batch, is_detached=is_detached, wait_seconds=wait_seconds, as_json=as_json)
+        return run_batch(connector, batch, is_detached=is_detached, wait_seconds=wait_seconds, as_json=as_json)
 
 
 def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.cli.runs.ending import show_ending
     from timestep.cli.runs.follow import AnswerPrinter, follow_run
+    from timestep.client.executors import list_live_executors
 
-    with open_desk() as desk:
+    with connect() as connector:
         is_bare = options.agent is None and options.model is not None and not is_detached and not options.queue_name
-        is_bare = is_bare and not any(each.agents for each in desk.live_executors())
-        agent = "" if is_bare else options.agent or _only_agent(desk)
+        is_bare = is_bare and not any(each.agents for each in list_live_executors(connector))
+        agent = "" if is_bare else options.agent or _only_agent(connector)
     if is_bare:
         return _run_here(options, BARE_AGENT)
-    with open_desk() as desk:
-        _enqueue(desk, options, agent)
-        executors = desk.live_executors(agent)
+    with connect() as connector:
+        _enqueue(connector, options, agent)
+        executors = list_live_executors(connector, agent=agent)
         if not executors:
             note(f"No live executor has the agent {agent!r}: the run waits in Postgres.")
             note("  start one:  timestep worker MODULE")
@@ -255,29 +254,31 @@ def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
                 emit(options.run_id)
             return ExitCode.DONE
         printer = AnswerPrinter(prints_text=not options.as_json)
-        following = follow_run(desk.database, desk.client, options.run_id, printer)
+        following = follow_run(connector, options.run_id, printer)
         try:
-            stored = asyncio.run(_limited(following, options.wait_seconds))
+            run = asyncio.run(_limited(following, options.wait_seconds))
         except KeyboardInterrupt:
             printer.end()
-            _say_who_goes_on(desk, options, agent)
+            _say_who_goes_on(connector, options, agent)
             return ExitCode.INTERRUPTED
-        if stored is None:
+        if run is None:
             printer.end()
-            _say_who_goes_on(desk, options, agent)
+            _say_who_goes_on(connector, options, agent)
             return _code_of_leaving(options)
-        return show_ending(desk.database, stored.run, as_json=options.as_json, has_answer=printer.has_answer)
+        return show_ending(connector, run, as_json=options.as_json, has_answer=printer.has_answer)
 
 
-async def _limited(following: Any, seconds: float | None) -> StoredRun | None:
+async def _limited(following: Any, seconds: float | None) -> Run | None:
     try:
         return await asyncio.wait_for(following, seconds)
     except TimeoutError:
         return None
 
 
-def _only_agent(desk: Desk) -> str:
-    known = sorted({name for each in desk.live_executors() for name in each.agents})
+def _only_agent(connector: Connector) -> str:
+    from timestep.client.executors import list_live_executors
+
+    known = sorted({name for each in list_live_executors(connector) for name in each.agents})
     if not known:
         raise AgentNotRegisteredError(
             "No agent is named, and there is no live executor that has one.",
@@ -294,17 +295,16 @@ def _only_agent(desk: Desk) -> str:
     )
 
 
-def _enqueue(desk: Desk, options: Options, agent: str) -> None:
+def _enqueue(connector: Connector, options: Options, agent: str) -> None:
     """Queue the run; a known id is taken as it is when it has the same input.
 
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
     from timestep.client.queues import enqueue_run, queued_run
-    from timestep.settings import current_settings
 
-    queued = queued_run(_request(options, agent), application=current_settings().name, queue=options.queue_name)
-    enqueue_run(desk.database, desk.client, queued)
+    request = _request(options, agent)
+    enqueue_run(connector, queued_run(request, application=connector.application, queue=options.queue_name))
 
 
 def _request(options: Options, agent: str) -> RunRequest:
@@ -318,32 +318,16 @@ def _request(options: Options, agent: str) -> RunRequest:
     )
 
 
-def _check_same(database: Database, request: RunRequest) -> None:
-    """Refuse an id that is known with another input.
+def _say_who_goes_on(connector: Connector, options: Options, agent: str) -> None:
+    from timestep.client.executors import list_live_executors
+    from timestep.client.runs import get_run
 
-    Raises:
-        RunInputMismatchError: it is.
-    """
-    from timestep.client.runs import digest_of
-    from timestep.store.runs import find_stored_run
-
-    stored = database.run_sync(find_stored_run, request.run_id)
-    if stored is not None and stored.input_digest != digest_of(request):
-        raise RunInputMismatchError(
-            f"The run {request.run_id!r} is known with another agent, input, session or context."
-        )
-
-
-def _say_who_goes_on(desk: Desk, options: Options, agent: str) -> None:
-    from timestep.store.runs import get_stored_run
-
-    run = desk.database.run_sync(get_stored_run, options.run_id).run
-    executors: list[Executor] = desk.live_executors()
-    executing = [each for each in executors if run.status == "running" and each.id == run.executor_id]
+    run, executors = get_run(connector, options.run_id), list_live_executors(connector)
+    executing = [each for each in executors if run.status == "running" and each.executor_id == run.executor_id]
     able = executing or [each for each in executors if agent in each.agents]
     if able:
         verb = "goes on in" if executing else "is for"
-        note(f"The run {options.run_id} {verb} the executor {able[0].id} on {able[0].host}.")
+        note(f"The run {options.run_id} {verb} the executor {able[0].executor_id} on {able[0].host}.")
     else:
         note(f"The run {options.run_id} waits in Postgres for an executor with the agent {agent!r}.")
         note("  carry it on:  timestep worker MODULE")

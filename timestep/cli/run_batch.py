@@ -24,7 +24,7 @@ from timestep.inputs import check_item
 from timestep.records import FINISHED, QueuedRun, RunRequest
 
 if TYPE_CHECKING:
-    from timestep.cli.connect import Desk
+    from timestep.client.connector import Connector
 
 POLL_SECONDS = 0.5
 KEYS = (
@@ -75,16 +75,19 @@ def read_batch(path: Path, *, agent: str, prefix: str | None, results: Path | No
     return Batch(runs=runs, results=where, done=_read_results(where))
 
 
-def run_batch(desk: Desk, batch: Batch, *, is_detached: bool, wait_seconds: float | None, as_json: bool) -> ExitCode:
+def run_batch(
+    connector: Connector, batch: Batch, *, is_detached: bool, wait_seconds: float | None, as_json: bool
+) -> ExitCode:
     """Queue what is not done, and write each result when it is there; after Ctrl-C the runs go on."""
+    from timestep.client.executors import list_live_executors
     from timestep.client.queues import enqueue_runs
 
     left = [run for run in batch.runs if run.request.run_id not in batch.done]
     if len(left) < len(batch.runs):
         note(f"{len(batch.runs) - len(left)} of {len(batch.runs)} runs are in {batch.results}.")
-    enqueue_runs(desk.database, desk.client, left)
+    enqueue_runs(connector, left)
     for agent in sorted({run.request.agent for run in left}):
-        if not desk.live_executors(agent):
+        if not list_live_executors(connector, agent=agent):
             note(f"No live executor has the agent {agent!r}: its runs wait in Postgres.")
             note("  start one:  timestep worker MODULE")
     if is_detached:
@@ -93,23 +96,23 @@ def run_batch(desk: Desk, batch: Batch, *, is_detached: bool, wait_seconds: floa
     ids = [run.request.run_id for run in left]
     statuses = {run.request.run_id: batch.done.get(run.request.run_id, "") for run in batch.runs}
     try:
-        statuses |= _collect(desk, ids, batch.results, wait_seconds)
+        statuses |= _collect(connector, ids, batch.results, wait_seconds)
     except KeyboardInterrupt:
         note("The runs go on in the executors; the same command again waits for the rest.")
         return ExitCode.INTERRUPTED
     return _summary(batch, list(statuses.values()), as_json=as_json, wait_seconds=wait_seconds)
 
 
-def _collect(desk: Desk, ids: Sequence[str], results: Path, wait_seconds: float | None) -> dict[str, str]:
+def _collect(connector: Connector, ids: Sequence[str], results: Path, wait_seconds: float | None) -> dict[str, str]:
     """Write results as they come; return the statuses of the runs that have ended or wait for a person."""
-    from timestep.store.queues import ended_among
+    from timestep.client.runs import list_ended
 
     limit = time.monotonic() + wait_seconds if wait_seconds is not None else None
     statuses: dict[str, str] = {}
     left = list(ids)
     with _progress(len(ids)) as advance, results.open("a", encoding="utf-8") as file:
         while True:
-            ended = desk.database.run_sync(ended_among, left)
+            ended = list_ended(connector, left)
             finished = [row for row in ended if row["status"] in FINISHED]
             for row in finished:
                 file.write(json.dumps(row) + "\n")

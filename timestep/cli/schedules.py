@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from timestep.cli.output import TimeStyle, emit, emit_json, emit_table, format_t
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
 
 if TYPE_CHECKING:
-    from timestep.cli.connect import Desk
+    from timestep.client.connector import Connector
 
 SHOWN_RUNS = 5
 """How many runs `show` prints."""
@@ -53,11 +54,11 @@ def list_command(time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep schedules list --time iso
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.schedules import list_schedules
 
-    with open_desk() as desk:
-        found = list_schedules(desk.client)
+    with connect() as connector:
+        found = list_schedules(connector)
     if as_json:
         emit_json(found)
         return
@@ -92,14 +93,15 @@ def show(name: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep schedules show nightly-report
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
+    from timestep.client.executors import list_live_executors
     from timestep.client.runs import find_runs
     from timestep.client.schedules import get_schedule
 
-    with open_desk() as desk:
-        schedule = get_schedule(desk.client, name)
-        runs = find_runs(desk.database, id_prefix=f"{name}:", limit=SHOWN_RUNS)
-        has_executor = bool(desk.live_executors(schedule.agent))
+    with connect() as connector:
+        schedule = get_schedule(connector, name)
+        runs = find_runs(connector, id_prefix=f"{name}:", limit=SHOWN_RUNS)
+        has_executor = bool(list_live_executors(connector, agent=schedule.agent))
     if as_json:
         emit_json({"schedule": schedule, "runs": runs})
         return
@@ -149,15 +151,16 @@ def create(
     Example:
       timestep schedules create nightly "0 6 * * 1-5" "Write the report." --agent reporter --timezone Europe/Berlin
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
+    from timestep.client.executors import list_live_executors
     from timestep.client.schedules import save_schedule
 
     request = RunRequest(run_id="", agent=agent, input_items=text, session_id=session_id)
-    with open_desk() as desk:
+    with connect() as connector:
         schedule = save_schedule(
-            desk.client, name, crontab, request, timezone=timezone, catch_up=catch_up, replace=replace
+            connector, name, crontab, request, timezone=timezone, catch_up=catch_up, replace=replace
         )
-        has_executor = bool(desk.live_executors(agent))
+        has_executor = bool(list_live_executors(connector, agent=agent))
     if as_json:
         emit_json(schedule)
     elif schedule.next_tick_at is not None:
@@ -175,13 +178,10 @@ def pause(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules pause nightly-report
     """
-    from timestep.cli.connect import open_desk
     from timestep.client.schedules import pause_schedule
 
-    with open_desk() as desk:
-        for name in names:
-            pause_schedule(desk.client, name)
-            note(f"The schedule {name} is paused.  resume it:  timestep schedules resume {shlex.quote(name)}")
+    for name, _ in _changed(pause_schedule, names):
+        note(f"The schedule {name} is paused.  resume it:  timestep schedules resume {shlex.quote(name)}")
 
 
 @command.command()
@@ -193,13 +193,10 @@ def resume(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules resume nightly-report
     """
-    from timestep.cli.connect import open_desk
     from timestep.client.schedules import resume_schedule
 
-    with open_desk() as desk:
-        for name in names:
-            schedule = resume_schedule(desk.client, name)
-            note(f"The schedule {name} runs next {format_time(schedule.next_tick_at)}.")
+    for name, schedule in _changed(resume_schedule, names):
+        note(f"The schedule {name} runs next {format_time(schedule.next_tick_at)}.")
 
 
 @command.command()
@@ -213,13 +210,10 @@ def delete(names: tuple[str, ...]) -> None:
     Example:
       timestep schedules delete nightly-report
     """
-    from timestep.cli.connect import open_desk
     from timestep.client.schedules import delete_schedule
 
-    with open_desk() as desk:
-        for name in names:
-            delete_schedule(desk.client, name)
-            note(f"The schedule {name} is deleted.")
+    for name, _ in _changed(delete_schedule, names):
+        note(f"The schedule {name} is deleted.")
 
 
 @command.command()
@@ -231,12 +225,12 @@ def trigger(name: str) -> None:
     Example:
       timestep schedules trigger nightly-report
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.schedules import get_schedule, trigger_schedule
 
-    with open_desk() as desk:
-        emit(trigger_schedule(desk.database, desk.client, name))
-        _note_executors(desk, get_schedule(desk.client, name))
+    with connect() as connector:
+        emit(trigger_schedule(connector, name))
+        _note_executors(connector, get_schedule(connector, name))
 
 
 @command.command()
@@ -254,21 +248,32 @@ def backfill(name: str, start: datetime, end: datetime) -> None:
     Example:
       timestep schedules backfill nightly-report --from 2026-11-01 --to 2026-11-08
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.schedules import backfill_schedule, get_schedule
 
-    with open_desk() as desk:
-        run_ids = backfill_schedule(desk.database, desk.client, name, start=start, end=end)
+    with connect() as connector:
+        run_ids = backfill_schedule(connector, name, start=start, end=end)
         for run_id in run_ids:
             emit(run_id)
         if run_ids:
-            _note_executors(desk, get_schedule(desk.client, name))
+            _note_executors(connector, get_schedule(connector, name))
         else:
             note("Every tick of that time has a run, or there was none.")
 
 
-def _note_executors(desk: Desk, schedule: Schedule) -> None:
-    if not desk.live_executors(schedule.agent):
+def _changed(verb: Callable[[Connector, str], Schedule], names: Sequence[str]) -> Generator[tuple[str, Schedule]]:
+    """Change schedules one after the other, and yield each name with what `verb` returned."""
+    from timestep.cli.connect import connect
+
+    with connect() as connector:
+        for name in names:
+            yield name, verb(connector, name)
+
+
+def _note_executors(connector: Connector, schedule: Schedule) -> None:
+    from timestep.client.executors import list_live_executors
+
+    if not list_live_executors(connector, agent=schedule.agent):
         _note_no_executor(schedule)
 
 

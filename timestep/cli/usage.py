@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
@@ -14,7 +12,6 @@ from timestep.records import USAGE_KEYS, UsageKey, UsageTotal
 
 _SPAN = re.compile(r"(\d+)(min|h|d|w)")
 _UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SUMMED = ("calls", "requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "unpriced_calls")
 
 
 def _moment(context: click.Context, parameter: click.Parameter, value: str) -> datetime:
@@ -60,11 +57,11 @@ def command(by: UsageKey, since: datetime, as_json: bool) -> None:
     Example:
       timestep usage --by agent --since 24h
     """
-    from timestep.cli.connect import open_desk
-    from timestep.store.usage import sum_usage
+    from timestep.cli.connect import connect
+    from timestep.client.usage import list_usage, total_of
 
-    with open_desk() as desk:
-        found = desk.database.run_sync(sum_usage, by=by, since=since)
+    with connect() as connector:
+        found = list_usage(connector, by=by, since=since)
     total = total_of(found)
     if as_json:
         emit_json({"by": by, "since": since, "groups": found, "total": total})
@@ -80,19 +77,6 @@ def command(by: UsageKey, since: datetime, as_json: bool) -> None:
     )
     if total.unpriced_calls:
         note(f"{_calls(total.unpriced_calls)} without a price; the cost is that of the others.")
-
-
-def total_of(found: Sequence[UsageTotal]) -> UsageTotal:
-    """Return the sum of all."""
-    costs = [each.cost_micro_usd for each in found if each.cost_micro_usd is not None]
-    sums: dict[str, Any] = {name: sum(getattr(each, name) for each in found) for name in _SUMMED}
-    prices = {(price.source, str(price.priced_at)): price for each in found for price in each.prices}
-    return UsageTotal(
-        key=None,
-        cost_micro_usd=sum(costs) if costs else None,
-        prices=[prices[key] for key in sorted(prices)],
-        **sums,
-    )
 
 
 def _row(each: UsageTotal, key: str, has_provider: bool) -> list[object]:

@@ -1,4 +1,4 @@
-"""Decide what runs wait for, from any process that reaches the database; nothing is launched, no SDK is loaded.
+"""What runs wait for, and the decisions about it, from any process that reaches the database.
 
 A decision is one call of the SQL function `timestep.decide`, the same for every language. The first one wins. When the
 last open question of a run is decided, its next segment is enqueued in the same transaction.
@@ -7,10 +7,14 @@ last open question of a run is decided, its next segment is enqueued in the same
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 import sqlalchemy as sa
 
+from timestep.client.asked import kind_text, wish
+from timestep.client.connector import Connector
+from timestep.client.runs import named_run
 from timestep.errors import (
     AmbiguousCallError,
     ApprovalAlreadyDecided,
@@ -22,311 +26,253 @@ from timestep.errors import (
 )
 from timestep.records import LIMITS, Approval, ApprovalKind, ApprovalStatus, RunLimits
 from timestep.store import approvals as store
-from timestep.store.connection import Database
-from timestep.store.current import open_current_database
 from timestep.store.json_text import dump_json
 from timestep.store.runs import get_stored_run
 
 Outcome = Literal["happened", "did_not_happen", "fail"]
 
+VERBS: dict[ApprovalKind, str] = {
+    "approval": "approve",
+    "question": "answer",
+    "outcome_unknown": "settle",
+    "limit": "raise_limits",
+}
+"""What decides a question of each kind; `reject` refuses them all."""
 
-async def approve(
-    run_id: str,
-    call_id: str | None = None,
-    *,
-    by: str,
-    always: bool = False,
-    approval_id: str | None = None,
-    arguments_digest: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    """Let a call that waits run, and return the decision.
 
-    Args:
-        call_id: The call of the run; may be left out when only one waits.
-        by: Who decides; kept with the decision.
-        always: Approve every further call of this tool by this agent in this run too, the open ones included.
-        approval_id: The approval itself, instead of the call id.
-        arguments_digest: SHA-256 of the arguments that were shown; another one is refused. That of the row when absent.
-        database: A database of the caller's; that of the process when absent.
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What somebody decides: made by `approval`, `rejection`, `answer_to_question`, `settlement` or `higher_limits`.
+
+    `kinds` are those of the questions that it may decide, () for all. Without `arguments_digest` it is about the
+    arguments that were read with the question.
+    """
+
+    status: ApprovalStatus
+    by: str
+    kinds: Sequence[ApprovalKind] = ()
+    always: bool = False
+    reason: str | None = None
+    answer: Any = None
+    arguments_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a decision by nobody.
+
+        Raises:
+            InvalidInputError: `by` is no text, or empty.
+        """
+        if not isinstance(self.by, str) or not self.by.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise InvalidInputError(
+                f"Who decides is text, not {self.by!r}.", hint="Pass by='alice', a name or an address."
+            )
+
+
+def approval(*, by: str, always: bool = False, arguments_digest: str | None = None) -> Decision:
+    """Return the decision that lets a call run; `always` lets every further one of its tool run, too."""
+    return Decision(status="approved", kinds=("approval",), by=by, always=always, arguments_digest=arguments_digest)
+
+
+def rejection(
+    *, by: str, reason: str | None = None, always: bool = False, arguments_digest: str | None = None
+) -> Decision:
+    """Return the decision that refuses whatever waits."""
+    return Decision(status="rejected", by=by, reason=reason, always=always, arguments_digest=arguments_digest)
+
+
+def answer_to_question(text: str, *, by: str) -> Decision:
+    """Return the decision that answers a question of the model.
 
     Raises:
-        ApprovalNotFoundError: nothing of that id waits.
-        RunNotFoundError: there is no such run.
-        AmbiguousCallError: more than one open call of the run has this id.
-        ApprovalAlreadyDecided: somebody was first; the error says who and when.
-        ApprovalExpiredError: nobody decided in time.
-        ApprovalNotWaitingError: the run does not wait: it was cancelled, or has ended.
-        ApprovalChangedError: the arguments are not those that were shown.
-    """
-    return await _decide(
-        run_id,
-        call_id,
-        "approved",
-        kinds=("approval",),
-        by=by,
-        always=always,
-        approval_id=approval_id,
-        digest=arguments_digest,
-        database=database,
-    )
-
-
-async def reject(
-    run_id: str,
-    call_id: str | None = None,
-    *,
-    by: str,
-    reason: str | None = None,
-    always: bool = False,
-    approval_id: str | None = None,
-    arguments_digest: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    """Refuse what waits, and return the decision.
-
-    A call never runs, and the model sees the reason; so it does after a question. A run that waits for a limit or for
-    an unknown outcome fails. Parameters and errors as in `approve`.
-    """
-    return await _decide(
-        run_id,
-        call_id,
-        "rejected",
-        kinds=(),
-        by=by,
-        always=always,
-        reason=reason,
-        approval_id=approval_id,
-        digest=arguments_digest,
-        database=database,
-    )
-
-
-async def answer(
-    run_id: str,
-    text: str,
-    call_id: str | None = None,
-    *,
-    by: str,
-    approval_id: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    """Answer a question that the model asked with `ask_user`; the model gets the text as the tool's result.
-
-    Raises:
-        InvalidInputError: the question has choices, and the text is none of them.
-        ApprovalError: as in `approve`.
+        InvalidInputError: it is no text.
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidInputError(f"An answer is text, not {type(text).__name__}: {text!r}.")
-    return await _decide(
-        run_id,
-        call_id,
-        "answered",
-        kinds=("question",),
-        by=by,
-        answer=text,
-        approval_id=approval_id,
-        database=database,
-    )
+    return Decision(status="answered", kinds=("question",), by=by, answer=text)
 
 
-async def settle(
-    run_id: str,
-    call_id: str | None = None,
-    *,
-    by: str,
-    outcome: Outcome,
-    result: Any = None,
-    approval_id: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    """Say what became of a call whose process died before it was recorded (`tool_policy(..., on_crash="ask")`).
-
-    Args:
-        outcome: `happened`: `result` is what the tool returned, and it does not run again. `did_not_happen`: it runs.
-            `fail`: the run fails.
-        result: JSON-able.
+def settlement(outcome: Outcome, *, by: str, result: Any = None) -> Decision:
+    """Return the decision that says what became of a call whose outcome is unknown; see `timestep.settle`.
 
     Raises:
         InvalidInputError: another outcome, or a result that is not JSON-able.
-        ApprovalError: as in `approve`.
     """
     if outcome not in ("happened", "did_not_happen", "fail"):
         raise InvalidInputError(f"An outcome is 'happened', 'did_not_happen' or 'fail', not {outcome!r}.")
     dump_json(result)
     found = {"outcome": outcome, "result": result} if outcome == "happened" else {"outcome": outcome}
-    return await _decide(
-        run_id,
-        call_id,
-        "rejected" if outcome == "fail" else "answered",
-        kinds=("outcome_unknown",),
-        by=by,
-        answer=found,
-        approval_id=approval_id,
-        database=database,
-    )
+    status: ApprovalStatus = "rejected" if outcome == "fail" else "answered"
+    return Decision(status=status, kinds=("outcome_unknown",), by=by, answer=found)
 
 
-async def raise_limits(
-    run_id: str,
-    limits: RunLimits,
-    *,
-    by: str,
-    approval_id: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    """Let a run that reached a limit go on with higher ones; what `limits` leaves out stays as it is.
-
-    Raises:
-        InvalidInputError: the limit that was reached is not raised.
-        ApprovalError: as in `approve`.
-    """
+def higher_limits(limits: RunLimits, *, by: str) -> Decision:
+    """Return the decision that lets a run go on which has reached a limit; limits that are left out stay."""
     raised = {name: getattr(limits, name) for name in LIMITS if getattr(limits, name) is not None}
-    return await _decide(
-        run_id,
-        None,
-        "answered",
-        kinds=("limit",),
-        by=by,
-        answer={"limits": raised},
-        approval_id=approval_id,
-        database=database,
-    )
+    return Decision(status="answered", kinds=("limit",), by=by, answer={"limits": raised})
 
 
-async def list_approvals(
-    run_id: str | None = None,
-    *,
-    is_waiting: bool = True,
-    limit: int = 100,
-    database: Database | None = None,
+def list_approvals(
+    connector: Connector, run_id: str | None = None, *, is_waiting: bool = True, limit: int = 100
 ) -> list[Approval]:
     """Return what runs wait for, the oldest first; with `is_waiting` false also what was decided."""
-    database = database or await open_current_database()
-    return await database.run(store.list_approvals, run_id=run_id, is_waiting=is_waiting, limit=limit)
+    return connector.database.run_sync(store.list_approvals, run_id=run_id, is_waiting=is_waiting, limit=limit)
 
 
-async def get_approval(approval_id: str, *, database: Database | None = None) -> Approval:
+def open_approvals(connector: Connector, run_id: str) -> list[Approval]:
+    """Return what the newest segment of a run asks, in the order of the questions; without what was decided."""
+    return connector.database.run_sync(store.open_approvals, run_id)
+
+
+def approvals_of_segment(connector: Connector, run_id: str, segment: int) -> list[Approval]:
+    """Return what a segment ended with, in the order of the questions, decided or not."""
+    return connector.database.run_sync(store.approvals_of_segment, run_id, segment)
+
+
+def get_approval(connector: Connector, approval_id: str) -> Approval:
     """Return one approval.
 
     Raises:
         ApprovalNotFoundError: there is none of that id.
     """
-    database = database or await open_current_database()
-    found = await database.run(store.find_approval, approval_id)
+    return connector.database.run_sync(_get, approval_id)
+
+
+def find_asked(
+    connector: Connector, text: str, call_id: str | None = None, *, kinds: Sequence[ApprovalKind] = ()
+) -> Approval:
+    """Return the approval that a person means by its id, or by a run and, if need be, a call.
+
+    Either id may be cut to a prefix that no other one has. What was decided is found by its id or its call, too. Of
+    several open ones of a run it is the one of `kinds`.
+
+    Raises:
+        ApprovalNotFoundError: there is none, or the prefix is not of one alone.
+        RunNotFoundError: there is no such run.
+        AmbiguousCallError: more than one is open.
+    """
+    return connector.database.run_sync(_find_named, text, call_id, kinds)
+
+
+def decide_in_run(
+    connector: Connector, decision: Decision, run_id: str, call_id: str | None = None, approval_id: str | None = None
+) -> Approval:
+    """Decide what a program means by whole ids: of a run and its approval or, if need be, a call.
+
+    Raises:
+        ApprovalNotFoundError: nothing of that id, or of that kind, waits.
+        RunNotFoundError: there is no such run.
+        AmbiguousCallError: more than one is open.
+        ApprovalError, InvalidInputError: as in `decide`.
+    """
+    if approval_id is not None:
+        asked = connector.database.run_sync(_find_of_run, run_id, approval_id)
+    else:
+        asked = connector.database.run_sync(_find_open, run_id, call_id, decision.kinds)
+        if call_id is None and decision.kinds and asked.kind not in decision.kinds:
+            raise ApprovalNotFoundError(
+                f"The run {run_id!r} waits for no decision of that kind, but for {wish(asked)}."
+            )
+    return decide(connector, asked, decision)
+
+
+def decide(connector: Connector, asked: Approval, decision: Decision) -> Approval:
+    """Decide what was read as `asked`, and return it as it is then.
+
+    Raises:
+        InvalidInputError: it takes another kind of decision, none of the choices is given, or a limit is not raised.
+        ApprovalAlreadyDecided: somebody was first; the error says who and when.
+        ApprovalExpiredError: nobody decided in time.
+        ApprovalNotWaitingError: the run does not wait: it was cancelled, or has ended.
+        ApprovalChangedError: the arguments are not those that were read.
+    """
+    _check_kind(asked, decision.kinds if asked.status == "open" else ())
+    if asked.kind == "limit" and "limit" in decision.kinds:
+        _check_raised(asked, decision.answer["limits"])
+    return connector.database.run_sync(_decide, asked, decision)
+
+
+def expire_approvals(connector: Connector) -> int:
+    """Let what nobody has decided in time expire; return how many. Harmless when others do it too."""
+    expired = connector.database.run_sync(store.expired_approvals)
+    for approval_id in expired:
+        connector.database.run_sync(store.decide, approval_id, "expired", decided_by="")
+    return len(expired)
+
+
+def _get(connection: sa.Connection, approval_id: str) -> Approval:
+    found = store.find_approval(connection, approval_id)
     if found is None:
         raise ApprovalNotFoundError(f"There is no approval {approval_id!r}.")
     return found
 
 
-def expire_approvals(database: Database) -> int:
-    """Let what nobody has decided in time expire; return how many. Harmless when others do it too; blocks."""
-    expired = database.run_sync(store.expired_approvals)
-    for approval_id in expired:
-        database.run_sync(store.decide, approval_id, "expired", decided_by="")
-    return len(expired)
+def _find_named(connection: sa.Connection, text: str, call_id: str | None, kinds: Sequence[ApprovalKind]) -> Approval:
+    if call_id is not None:
+        return _find_open(connection, named_run(connection, text), call_id, kinds)
+    if not text.strip():
+        raise ApprovalNotFoundError(f"There is no approval {text!r}.")
+    approvals, runs = store.find_named(connection, text)
+    if not approvals and not runs:
+        raise ApprovalNotFoundError(f"There is no approval or run {text!r}.")
+    if approvals and len(approvals) + len(runs) > 1:
+        names = approvals[:3] + [f"run {run_id}" for run_id in runs[:1]]
+        raise ApprovalNotFoundError(
+            f"More than one approval or run begins with {text!r}: {', '.join(names)}.", hint="Type more of the id."
+        )
+    if approvals:
+        return _get(connection, approvals[0])
+    return _find_open(connection, runs[0] if len(runs) == 1 else named_run(connection, text), None, kinds)
 
 
-async def _decide(
-    run_id: str,
-    call_id: str | None,
-    decision: ApprovalStatus,
-    *,
-    kinds: Sequence[ApprovalKind],
-    by: str,
-    always: bool = False,
-    reason: str | None = None,
-    answer: Any = None,
-    approval_id: str | None = None,
-    digest: str | None = None,
-    database: Database | None = None,
-) -> Approval:
-    if not isinstance(by, str) or not by.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidInputError(f"Who decides is text, not {by!r}.", hint="Pass by='alice', a name or an address.")
-    database = database or await open_current_database()
-    return await database.run(
-        _decide_now,
-        run_id,
-        call_id,
-        decision,
-        kinds=kinds,
-        by=by,
-        always=always,
-        reason=reason,
-        answer=answer,
-        approval_id=approval_id,
-        digest=digest,
+def _find_of_run(connection: sa.Connection, run_id: str, approval_id: str) -> Approval:
+    found = store.find_approval(connection, approval_id)
+    if found is None or found.run_id != run_id:
+        get_stored_run(connection, run_id)
+        raise ApprovalNotFoundError(f"The run {run_id!r} has no approval {approval_id!r}.")
+    return found
+
+
+def _find_open(connection: sa.Connection, run_id: str, call_id: str | None, kinds: Sequence[ApprovalKind]) -> Approval:
+    asked = [each for each in store.open_approvals(connection, run_id) if call_id is None or each.call_id == call_id]
+    fitting = [each for each in asked if not kinds or each.kind in kinds] or asked[:1]
+    if len(fitting) > 1:
+        named = "; ".join(f"{each.id} {wish(each)}" for each in fitting)
+        where = f"has {len(fitting)} open calls {call_id!r}" if call_id else f"waits for {len(fitting)} decisions"
+        raise AmbiguousCallError(f"The run {run_id!r} {where}: {named}.")
+    if fitting:
+        return fitting[0]
+    newest = store.newest_of_call(connection, run_id, call_id) if call_id is not None else None
+    if newest is not None:
+        return newest
+    run = get_stored_run(connection, run_id).run
+    what = f"has no call {call_id!r} that waits" if call_id else "waits for no decision"
+    raise ApprovalNotFoundError(
+        f"The run {run_id!r} {what}: it is {run.status}.", hint=f"Look at it with `timestep runs show {run_id}`."
     )
 
 
-def _decide_now(
-    connection: sa.Connection,
-    run_id: str,
-    call_id: str | None,
-    decision: ApprovalStatus,
-    *,
-    kinds: Sequence[ApprovalKind],
-    by: str,
-    always: bool,
-    reason: str | None,
-    answer: Any,
-    approval_id: str | None,
-    digest: str | None,
-) -> Approval:
-    asked = _find(connection, run_id, call_id, approval_id, kinds)
-    if asked.kind == "limit" and decision == "answered":
-        _check_raised(asked, answer["limits"])
+def _decide(connection: sa.Connection, asked: Approval, decision: Decision) -> Approval:
     made = store.decide(
         connection,
         asked.id,
-        decision,
-        decided_by=by,
-        digest=digest if digest is not None else asked.arguments_digest,
-        always=always,
-        reason=reason,
-        answer=answer,
+        decision.status,
+        decided_by=decision.by,
+        digest=decision.arguments_digest if decision.arguments_digest is not None else asked.arguments_digest,
+        always=decision.always,
+        reason=decision.reason,
+        answer=decision.answer,
     )
     if made.outcome == "expired":
         connection.commit()  # the expiry itself holds
-    _raise_refused(made, asked, answer=answer)
-    stored = store.find_approval(connection, asked.id)
-    assert stored is not None
-    return stored
+    _raise_refused(made, asked, answer=decision.answer)
+    return _get(connection, asked.id)
 
 
-def _find(
-    connection: sa.Connection, run_id: str, call_id: str | None, approval_id: str | None, kinds: Sequence[ApprovalKind]
-) -> Approval:
-    get_stored_run(connection, run_id)
-    if approval_id is not None:
-        found = store.find_approval(connection, approval_id)
-        if found is None or found.run_id != run_id:
-            raise ApprovalNotFoundError(f"The run {run_id!r} has no approval {approval_id!r}.")
-        _check_kind(found, kinds)
-        return found
-    asked = [each for each in store.open_approvals(connection, run_id) if call_id in (None, each.call_id)]
-    waiting = [each for each in asked if not kinds or each.kind in kinds]
-    if len(waiting) > 1:
-        ids = ", ".join(each.id for each in waiting)
-        what = f"has the call id {call_id!r} in {len(waiting)} open calls" if call_id else f"waits {len(waiting)} times"
-        raise AmbiguousCallError(f"The run {run_id!r} {what}: {ids}.")
-    if waiting:
-        return waiting[0]
-    newest = store.newest_of_call(connection, run_id, call_id) if call_id is not None else None
-    if newest is not None:
-        _check_kind(newest, kinds if newest.status == "open" else ())
-        return newest
-    what = f"has no call {call_id!r} that waits" if call_id else "waits for nothing of that kind"
-    raise ApprovalNotFoundError(f"The run {run_id!r} {what}.")
-
-
-def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:
-    verbs = {"approval": "approve", "question": "answer", "outcome_unknown": "settle", "limit": "raise_limits"}
-    if kinds and found.kind not in kinds:
+def _check_kind(asked: Approval, kinds: Sequence[ApprovalKind]) -> None:
+    if kinds and asked.kind not in kinds:
         raise InvalidInputError(
-            f"The run {found.run_id!r} waits for another kind of decision there: {found.kind}.",
-            hint=f"Use `{verbs[found.kind]}`, or `reject`.",
+            f"The {kind_text(asked)} {asked.id} of run {asked.run_id!r} takes another kind of decision.",
+            hint=f"Use `{VERBS[asked.kind]}`, or `reject`.",
         )
 
 
@@ -340,8 +286,8 @@ def _check_raised(asked: Approval, raised: dict[str, Any]) -> None:
         )
 
 
-def _raise_refused(made: store.Decision, asked: Approval, *, answer: Any) -> None:
-    name = f"The {asked.kind.replace('_', ' ')} {asked.id} of run {asked.run_id!r}"
+def _raise_refused(made: store.Decided, asked: Approval, *, answer: Any) -> None:
+    name = f"The {kind_text(asked)} {asked.id} of run {asked.run_id!r}"
     match made.outcome:
         case "decided":
             return

@@ -22,14 +22,14 @@ from typing import Any
 from dbos import DBOSClient
 from dbos import error as dbos_error
 
-from timestep.client.runs import POLL_SECONDS, SETTLED, connect_client, list_segment_steps
+from timestep.client.connector import Connector
+from timestep.client.runs import POLL_SECONDS, SETTLED, list_segment_steps
 from timestep.errors import InvalidInputError, RunNotFoundError
 from timestep.ids import STREAM_KEY, segment_id
 from timestep.records import FINISHED, Approval, Step
-from timestep.settings import current_settings
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database
+from timestep.store.process_database import open_current_database
 from timestep.store.runs import RunProgress, find_progress
 from timestep.store.stream_segments import FIRST, StreamSegment, list_stream_segments
 
@@ -78,6 +78,17 @@ async def stream_run(
             yield event
 
 
+async def stream_events(
+    connector: Connector, run_id: str, from_offset: int = 0, *, raw: bool = False
+) -> AsyncGenerator[Event]:
+    """Yield the events of a run as `stream_run` does, over a connector."""
+    client = await connector.database.run_whole(lambda: connector.dbos)
+    events = stream_run(run_id, from_offset, raw=raw, database=connector.database, client=client)
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
 async def stored_events(
     run_id: str, *, database: Database | None = None, client: DBOSClient | None = None
 ) -> AsyncGenerator[Event]:
@@ -95,7 +106,7 @@ async def _read(
         progress = await _wait_for_row(database, run_id)
         source: _Stream | _Journal = _Journal(connected, run_id)
         if progress.is_streamed:
-            source = _Stream(connected, database, run_id)
+            source = _Stream(connected, run_id)
             await source.seek(from_offset)
         attempts = _Attempts()
         remembers = raw or not from_offset or isinstance(source, _Journal)
@@ -107,7 +118,7 @@ async def _read(
                     continue
                 if not remembers and any(map(_may_replace, waiting)):  # what the caller had before it reconnected
                     remembers = True
-                    attempts.take([event async for event in _Stream(connected, database, run_id).before(from_offset)])
+                    attempts.take([event async for event in _Stream(connected, run_id).before(from_offset)])
                 for event in _marked(waiting if raw else attempts.take(waiting)):
                     if event["offset"] >= from_offset or "number" not in event:
                         yield event
@@ -124,19 +135,20 @@ async def _wait_for_row(database: Database, run_id: str) -> RunProgress:
 
 
 @contextlib.asynccontextmanager
-async def _connected(database: Database, client: DBOSClient | None) -> AsyncGenerator[DBOSClient]:
+async def _connected(database: Database, client: DBOSClient | None) -> AsyncGenerator[Connector]:
+    connector = Connector(database, dbos=client)
     if client is not None:
-        yield client
+        yield connector
         return
-    own = await asyncio.to_thread(connect_client, database, name=current_settings().name)
+    await asyncio.to_thread(lambda: connector.dbos)
     is_left = False
     try:
-        yield own
+        yield connector
     except GeneratorExit:
         is_left = True
         raise
     finally:
-        closing = asyncio.get_running_loop().run_in_executor(None, own.destroy)
+        closing = asyncio.get_running_loop().run_in_executor(None, connector.close)
         if not is_left:  # a reader that was left is closed without an await: others may be closing its inside already
             await closing
 
@@ -194,8 +206,8 @@ class _Pause:
 class _Stream:
     """The stream of a run. `offset` is the next one to be read, in the segment `segment`."""
 
-    def __init__(self, client: DBOSClient, database: Database, run_id: str) -> None:
-        self._client, self._database, self._run_id = client, database, run_id
+    def __init__(self, connector: Connector, run_id: str) -> None:
+        self._connector, self._run_id = connector, run_id
         self.segment, self.offset, self.is_interruption_told = 1, 0, False
         self._begun: StreamSegment | None = FIRST
         self._has_ended = False
@@ -222,7 +234,7 @@ class _Stream:
         if begun is None:
             return
         self.offset = max(self.offset, begun.first_offset)
-        values = self._client.read_stream_async(
+        values = self._connector.dbos.read_stream_async(
             segment_id(self._run_id, self.segment),
             STREAM_KEY,
             offset=begun.copied_entries + self.offset - begun.first_offset,
@@ -251,14 +263,14 @@ class _Stream:
                         yield event
 
     async def _segments(self) -> dict[int, StreamSegment]:
-        return {1: FIRST} | await self._database.run_until_done(list_stream_segments, self._run_id)
+        return {1: FIRST} | await self._connector.database.run_until_done(list_stream_segments, self._run_id)
 
 
 class _Journal:
     """The recorded steps of a run without a stream, as entries of one event each, counted as they were completed."""
 
-    def __init__(self, client: DBOSClient, run_id: str) -> None:
-        self._client, self._run_id = client, run_id
+    def __init__(self, connector: Connector, run_id: str) -> None:
+        self._connector, self._run_id = connector, run_id
         self.segment, self.offset, self.is_interruption_told = 1, 0, False
         self._seen: set[tuple[int, str, Any]] = set()
 
@@ -268,7 +280,7 @@ class _Journal:
 
     async def entries(self, seconds: float) -> AsyncGenerator[list[Event]]:
         """Yield the steps that are new; without one return after a while."""
-        found = await asyncio.to_thread(list_segment_steps, self._client, self._run_id, self.segment)
+        found = await asyncio.to_thread(list_segment_steps, self._connector, self._run_id, self.segment)
         steps = {(step.step_id, step.name, step.started_at): step for step in found}
         new = [step for identity, step in steps.items() if identity not in self._seen]  # without copies of a fork
         self._seen |= set(steps)

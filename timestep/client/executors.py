@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dbos import DBOSClient, WorkflowStatus
+from dbos import WorkflowStatus
 
+from timestep.client.connector import Connector
 from timestep.ids import SEGMENT_QUEUE, segment_id
 from timestep.records import Executor, StrandedRun, WhyStranded
 from timestep.store import executors as store
-from timestep.store.connection import Database
 from timestep.store.runs import WaitingRun, waiting_runs
 
 MOST_RUN_IDS = 100
@@ -22,9 +22,9 @@ DBOS_QUEUES = "_dbos_"
 START = "timestep worker MODULE"
 
 
-def list_executors(database: Database) -> list[Executor]:
+def list_executors(connector: Connector) -> list[Executor]:
     """Return every executor that has a row, the oldest first; those that are gone until they are taken over."""
-    running = database.run_sync(store.runs_on_executors, limit=MOST_RUN_IDS)
+    running = connector.database.run_sync(store.runs_on_executors, limit=MOST_RUN_IDS)
     now = datetime.now(UTC)
     return [
         Executor(
@@ -40,22 +40,27 @@ def list_executors(database: Database) -> list[Executor]:
             started_at=row.started_at or now,
             last_seen_at=now if is_alive else row.free_since if row.free_since and row.free_since.year > 1970 else None,
         )
-        for row, is_alive in database.run_sync(store.list_executors)
+        for row, is_alive in connector.database.run_sync(store.list_executors)
     ]
 
 
-def list_stranded_runs(database: Database, client: DBOSClient, *, limit: int = 100) -> list[StrandedRun]:
+def list_live_executors(connector: Connector, *, agent: str | None = None) -> list[Executor]:
+    """Return the executors that are alive, the oldest first; with `agent` those that take its runs."""
+    return [each for each in list_executors(connector) if each.is_alive and (agent is None or agent in each.agents)]
+
+
+def list_stranded_runs(connector: Connector, *, limit: int = 100) -> list[StrandedRun]:
     """Return the runs that no live executor can take, in the order of their ids.
 
     A run that waits for a person is none of them, nor is one that is executed now or will be taken over.
     """
-    look = _Look(database, client)
+    look = _Look(connector)
     found: list[StrandedRun] = []
     after = ""
-    while len(found) < limit and (page := database.run_sync(waiting_runs, after=after, limit=PAGE_RUNS)):
+    while len(found) < limit and (page := connector.database.run_sync(waiting_runs, after=after, limit=PAGE_RUNS)):
         after = page[-1].run_id
         current = [segment_id(run.run_id, run.segment) for run in page]
-        listed = client.list_workflows(workflow_ids=current, load_input=False, load_output=False)
+        listed = connector.dbos.list_workflows(workflow_ids=current, load_input=False, load_output=False)
         workflows = {workflow.workflow_id: workflow for workflow in listed}
         stranded = (look.stranded(run, workflows.get(key)) for run, key in zip(page, current, strict=True))
         found += [each for each in stranded if each is not None]
@@ -65,12 +70,12 @@ def list_stranded_runs(database: Database, client: DBOSClient, *, limit: int = 1
 class _Look:
     """The executors and queues as they are at one moment."""
 
-    def __init__(self, database: Database, client: DBOSClient) -> None:
-        live = database.run_sync(store.list_live_executors)
+    def __init__(self, connector: Connector) -> None:
+        live = connector.database.run_sync(store.list_live_executors)
         self._ids = {each.id for each in live}
         self._takers = [each for each in live if each.queues is None or each.queues]
-        self._queues = {queue.name for queue in client.list_queues()}
-        ages = {each["version_name"]: each["created_at"] for each in client.list_application_versions()}
+        self._queues = {queue.name for queue in connector.dbos.list_queues()}
+        ages = {each["version_name"]: each["created_at"] for each in connector.dbos.list_application_versions()}
         versions = {each.application_version for each in self._takers}
         self._newest = max(versions, key=lambda version: (ages.get(version, 0), version), default=None)
 

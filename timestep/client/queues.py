@@ -14,22 +14,20 @@ from itertools import islice
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from dbos import DBOSClient
 from dbos import Queue as DbosQueue
 from dbos import error as dbos_error
 
-from timestep.client.runs import digest_of
+from timestep.client.connector import Connector
+from timestep.client.runs import check_same_input, digest_of
 from timestep.errors import (
     InvalidInputError,
     QueueNotEmptyError,
     QueueNotFoundError,
     RunDuplicatedError,
-    RunInputMismatchError,
 )
 from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import LARGEST_NUMBER, OneAtATime, Queue, QueuedRun, QueueLimits, RunRequest, is_whole_from_one
 from timestep.store import queues as store
-from timestep.store.connection import Database
 from timestep.store.run_states import claim_for_run
 
 OnDuplicate = Literal["raise", "return"]
@@ -87,15 +85,13 @@ def queued_run(
     )
 
 
-def enqueue_run(
-    database: Database, client: DBOSClient, queued: QueuedRun, *, on_duplicate: OnDuplicate = "raise"
-) -> str:
+def enqueue_run(connector: Connector, queued: QueuedRun, *, on_duplicate: OnDuplicate = "raise") -> str:
     """Store and enqueue one run; see `enqueue_runs`. Return its id, or that of the run with its deduplication id."""
-    return enqueue_runs(database, client, [queued], on_duplicate=on_duplicate)[0]
+    return enqueue_runs(connector, [queued], on_duplicate=on_duplicate)[0]
 
 
 def enqueue_runs(
-    database: Database, client: DBOSClient, queued: Iterable[QueuedRun], *, on_duplicate: OnDuplicate = "raise"
+    connector: Connector, queued: Iterable[QueuedRun], *, on_duplicate: OnDuplicate = "raise"
 ) -> list[str]:
     """Store runs and enqueue them, `BATCH_RUNS` in a transaction; return their ids in the order of `queued`.
 
@@ -112,48 +108,48 @@ def enqueue_runs(
     if on_duplicate not in ("raise", "return"):
         raise InvalidInputError(f"on_duplicate is 'raise' or 'return', not {on_duplicate!r}.")
     wanted, ids = list(queued), list[str]()
-    ensure_queues(client, wanted)
+    ensure_queues(connector, wanted)
     rest = iter(wanted)
     while batch := list(islice(rest, BATCH_RUNS)):
-        ids += _enqueue_batch(database, batch, on_duplicate)
+        ids += _enqueue_batch(connector, batch, on_duplicate)
     return ids
 
 
-def ensure_queues(client: DBOSClient, queued: Sequence[QueuedRun]) -> None:
+def ensure_queues(connector: Connector, queued: Sequence[QueuedRun]) -> None:
     """Make the queues of runs that are not there, without limits but on the default one.
 
     Raises:
         InvalidInputError: a queue is partitioned and a run has no partition, or the other way round.
     """
     for name in sorted({each.queue for each in queued}):
-        known = client.retrieve_queue(name)
+        known = connector.dbos.retrieve_queue(name)
         if known is None:
             limits = DEFAULT_LIMITS if name == DEFAULT_QUEUE else QueueLimits()
-            register(client.register_queue, name, limits, on_conflict="never_update")
+            register(connector.dbos.register_queue, name, limits, on_conflict="never_update")
         is_partitioned = known is not None and _is_partitioned(known)
         for each in queued:
             if each.queue == name and is_partitioned != (each.partition_key is not None):
                 _refuse_partition(each)
 
 
-def list_queues(database: Database, client: DBOSClient) -> list[Queue]:
+def list_queues(connector: Connector) -> list[Queue]:
     """Return the queues of the application in the order of their names, with what is in them."""
-    counts = database.run_sync(store.count_by_queue)
-    found = sorted(client.list_queues(), key=lambda queue: queue.name)
+    counts = connector.database.run_sync(store.count_by_queue)
+    found = sorted(connector.dbos.list_queues(), key=lambda queue: queue.name)
     return [_queue_of(queue, counts.get(queue.name, {})) for queue in found]
 
 
-def get_queue(database: Database, client: DBOSClient, name: str) -> Queue:
+def get_queue(connector: Connector, name: str) -> Queue:
     """Return a queue with what is in it.
 
     Raises:
         QueueNotFoundError: there is none of that name.
     """
-    return _queue_of(_get(client, name), database.run_sync(store.count_by_queue).get(name, {}))
+    return _queue_of(_get(connector, name), connector.database.run_sync(store.count_by_queue).get(name, {}))
 
 
 def create_queue(
-    client: DBOSClient,
+    connector: Connector,
     name: str,
     limits: QueueLimits,
     *,
@@ -169,7 +165,7 @@ def create_queue(
         InvalidInputError: the name is malformed or another application's, or it is there with other limits.
     """
     check_queue_name(name)
-    known = client.retrieve_queue(name)
+    known = connector.dbos.retrieve_queue(name)
     before = _limits_of(known) if known is not None else None
     if before == limits:
         return "unchanged"
@@ -180,33 +176,33 @@ def create_queue(
             hint="Pass replace=True (--replace) to change it; what is not given then has no limit.",
         )
     if register_queue is None:
-        register(client.register_queue, name, limits, is_paused=_is_paused(known), on_conflict="always_update")
+        register(connector.dbos.register_queue, name, limits, is_paused=_is_paused(known), on_conflict="always_update")
     else:
         register(register_queue, name, limits, is_paused=_is_paused(known), on_conflict="update_if_latest_version")
-    return "made" if before is None else "changed" if find_limits(client, name) == limits else "unchanged"
+    return "made" if before is None else "changed" if find_limits(connector, name) == limits else "unchanged"
 
 
-def pause_queue(client: DBOSClient, name: str) -> bool:
+def pause_queue(connector: Connector, name: str) -> bool:
     """Let no run of a queue start any more; those that run go on. Return False when it was paused before.
 
     Raises:
         QueueNotFoundError: there is none of that name.
         InvalidInputError: it is a queue of the engine.
     """
-    return _set_paused(client, name, True)
+    return _set_paused(connector, name, True)
 
 
-def resume_queue(client: DBOSClient, name: str) -> bool:
+def resume_queue(connector: Connector, name: str) -> bool:
     """Let the runs of a paused queue start again. Return False when it was not paused.
 
     Raises:
         QueueNotFoundError: there is none of that name.
         InvalidInputError: it is a queue of the engine.
     """
-    return _set_paused(client, name, False)
+    return _set_paused(connector, name, False)
 
 
-def delete_queue(database: Database, client: DBOSClient, name: str) -> None:
+def delete_queue(connector: Connector, name: str) -> None:
     """Delete a queue that is empty. Those that run go on.
 
     Raises:
@@ -219,20 +215,20 @@ def delete_queue(database: Database, client: DBOSClient, name: str) -> None:
             f"The queue {name!r} is made again at each launch.", hint=f"Pause it with `timestep queues pause {name}`."
         )
     check_queue_name(name)
-    waiting = get_queue(database, client, name).waiting
-    others = client.list_workflows(
+    waiting = get_queue(connector, name).waiting
+    others = connector.dbos.list_workflows(
         queue_name=name, status=["ENQUEUED", "DELAYED"], limit=1, load_input=False, load_output=False
     )
     if waiting or others:
         raise QueueNotEmptyError(
             f"In the queue {name!r} {waiting or 'other'} {'runs' if waiting else 'workflows'} wait."
         )
-    client.delete_queue(name)
+    connector.dbos.delete_queue(name)
 
 
-def find_limits(client: DBOSClient, name: str) -> QueueLimits | None:
+def find_limits(connector: Connector, name: str) -> QueueLimits | None:
     """Return the limits of a queue; None when there is none of that name."""
-    known = client.retrieve_queue(name)
+    known = connector.dbos.retrieve_queue(name)
     return _limits_of(known) if known is not None else None
 
 
@@ -258,18 +254,18 @@ def register(
         raise InvalidInputError(f"DBOS refuses the queue {name!r}: {error}") from error
 
 
-def _enqueue_batch(database: Database, batch: Sequence[QueuedRun], on_duplicate: OnDuplicate) -> list[str]:
+def _enqueue_batch(connector: Connector, batch: Sequence[QueuedRun], on_duplicate: OnDuplicate) -> list[str]:
     ids: dict[int, str] = {}
     while left := [number for number in range(len(batch)) if number not in ids]:
         queued = [batch[number] for number in left]
         if any(each.request.resumes_snapshot is not None for each in queued):
-            stored = database.run_sync(_insert_claiming, queued)
+            stored = connector.database.run_sync(_insert_claiming, queued)
         else:
-            stored = database.run_sync(store.insert_queued, queued)
+            stored = connector.database.run_sync(store.insert_queued, queued)
         others = [number for number in left if batch[number].request.run_id not in stored]
         ids |= {number: batch[number].request.run_id for number in left if number not in others}
         if others:
-            ids |= _known(database, {number: batch[number] for number in others}, on_duplicate)
+            ids |= _known(connector, {number: batch[number] for number in others}, on_duplicate)
         # What is left was refused for a run that has ended since.
     return [ids[number] for number in range(len(batch))]
 
@@ -282,19 +278,16 @@ def _insert_claiming(connection: sa.Connection, queued: Sequence[QueuedRun]) -> 
     return stored
 
 
-def _known(database: Database, queued: dict[int, QueuedRun], on_duplicate: OnDuplicate) -> dict[int, str]:
+def _known(connector: Connector, queued: dict[int, QueuedRun], on_duplicate: OnDuplicate) -> dict[int, str]:
     """Return the runs that are there instead of those that were not stored."""
     known: dict[int, str] = {}
-    digests = database.run_sync(store.digests_of, [each.request.run_id for each in queued.values()])
+    digests = connector.database.run_sync(store.digests_of, [each.request.run_id for each in queued.values()])
     pairs = [(each.queue, each.deduplication_id) for each in queued.values() if each.deduplication_id is not None]
-    holders = database.run_sync(store.holders_of, pairs)
+    holders = connector.database.run_sync(store.holders_of, pairs)
     for number, each in queued.items():
         run_id = each.request.run_id
         if run_id in digests:
-            if digests[run_id] != each.input_digest:
-                raise RunInputMismatchError(
-                    f"The run {run_id!r} is known with another agent, input, session or context."
-                )
+            check_same_input(run_id, digests[run_id], each.input_digest)
             known[number] = run_id
         elif (holder := holders.get((each.queue, each.deduplication_id or ""))) is not None:
             if on_duplicate == "raise":
@@ -317,17 +310,17 @@ def _refuse_partition(queued: QueuedRun) -> None:
     )
 
 
-def _get(client: DBOSClient, name: str) -> DbosQueue:
-    found = client.retrieve_queue(name)
+def _get(connector: Connector, name: str) -> DbosQueue:
+    found = connector.dbos.retrieve_queue(name)
     if found is None:
         raise QueueNotFoundError(f"There is no queue {name!r}.")
     return found
 
 
-def _set_paused(client: DBOSClient, name: str, is_paused: bool) -> bool:
+def _set_paused(connector: Connector, name: str, is_paused: bool) -> bool:
     if name == SEGMENT_QUEUE:
         check_queue_name(name)
-    queue = _get(client, name)
+    queue = _get(connector, name)
     if _is_paused(queue) == is_paused:
         return False
     queue.set_limiter(_limiter(_limits_of(queue), is_paused=is_paused))

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
-from dbos import DBOSClient, SetWorkflowID, StepInfo
+from dbos import SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
-from timestep.client.serializer import JournalSerializer, encode_error, refuse_pickles
-from timestep.errors import RunNotFoundError, RunStateError
+from timestep.client.connector import Connector
+from timestep.client.serializer import encode_error
+from timestep.errors import RunInputMismatchError, RunNotFoundError, RunStateError
 from timestep.ids import (
-    DBOS_SCHEMA,
     SEGMENT_QUEUE,
     STEP_CLOSE_STREAM,
     STEP_SESSION_WRITE,
@@ -27,9 +27,8 @@ from timestep.ids import (
 )
 from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
 from timestep.store import runs as store
-from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
-from timestep.store.queues import find_place
+from timestep.store.queues import SessionPlace, ended_among, find_place
 from timestep.store.runs import StoredRun
 from timestep.store.segments import enqueue_segment
 
@@ -37,25 +36,16 @@ POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
 
 
-def connect_client(database: Database, *, name: str) -> DBOSClient:
-    """Return a client of DBOS for the application `name`, on the connections of `database`.
+def check_same_input(run_id: str, known: str | None, digest: str, *, hint: str | None = None) -> None:
+    """Refuse a run's id that is known with another input, by the digests of both.
 
-    Both schemas must be there. It reads and writes JSON; pickles are refused.
+    Raises:
+        RunInputMismatchError: it is.
     """
-    refuse_pickles()
-    return DBOSClient(
-        system_database_url=sqlalchemy_url(database),
-        system_database_engine=database.engine,
-        dbos_system_schema=DBOS_SCHEMA,
-        serializer=JournalSerializer(),
-        use_listen_notify=True,
-        application_name=name,
-    )
-
-
-def sqlalchemy_url(database: Database) -> str:
-    """Return the database's url as SQLAlchemy writes it."""
-    return database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+    if known != digest:
+        raise RunInputMismatchError(
+            f"The run {run_id!r} is known with another agent, input, session or context.", hint=hint
+        )
 
 
 def digest_of(request: RunRequest) -> str:
@@ -85,19 +75,39 @@ def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
     return RunRequest(run_id=run_id, **given)
 
 
-async def wait_run(
-    database: Database,
-    run_id: str,
-    *,
-    until: Collection[RunStatus] = SETTLED,
-) -> StoredRun:
+def check_same(connector: Connector, request: RunRequest) -> None:
+    """Refuse an id that is known with another input; a new one is fine.
+
+    Raises:
+        RunInputMismatchError: it is.
+    """
+    stored = connector.database.run_sync(store.find_stored_run, request.run_id)
+    if stored is not None:
+        check_same_input(request.run_id, stored.input_digest, digest_of(request))
+
+
+def get_run(connector: Connector, run_id: str) -> Run:
+    """Return a run.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    return connector.database.run_sync(store.get_stored_run, run_id).run
+
+
+async def read_run(connector: Connector, run_id: str) -> Run:
+    """Return a run as `get_run` does, and wait while the database is away."""
+    return (await connector.database.run_until_done(store.get_stored_run, run_id)).run
+
+
+async def wait_run(connector: Connector, run_id: str, *, until: Collection[RunStatus] = SETTLED) -> StoredRun:
     """Return a run when its status is in `until`: it has ended, or waits for a person, when absent.
 
     Raises:
         RunNotFoundError: there is no such run.
     """
     while True:
-        stored = await database.run_until_done(store.find_stored_run, run_id)
+        stored = await connector.database.run_until_done(store.find_stored_run, run_id)
         if stored is None:
             raise RunNotFoundError(f"There is no run {run_id!r}.")
         if stored.run.status in until:
@@ -105,9 +115,7 @@ async def wait_run(
         await asyncio.sleep(POLL_SECONDS)
 
 
-def cancel_run(
-    database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled", children: bool = False
-) -> Run:
+def cancel_run(connector: Connector, run_id: str, *, reason: str = "cancelled", children: bool = False) -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
 
     With `children` also the runs that it has started, and theirs, all in one transaction; else they go on.
@@ -118,15 +126,15 @@ def cancel_run(
         RunNotFoundError: there is no such run.
         RunStateError: it has ended.
     """
-    before, below = database.run_sync(_mark_cancelled, run_id, reason=reason, children=children)
-    stored = before or database.run_sync(store.get_stored_run, run_id)
+    before, below = connector.database.run_sync(_mark_cancelled, run_id, reason=reason, children=children)
+    stored = before or connector.database.run_sync(store.get_stored_run, run_id)
     if before is None and stored.run.status != "cancelled":
         raise RunStateError(
             f"The run {run_id!r} has {stored.run.status} and cannot be cancelled.",
             hint="Look at it with `timestep runs show`.",
         )
     segments = [segment_id(each.run.run_id, each.run.segment) for each in (stored, *below)]
-    client.cancel_workflows([*segments, *map(copy_id, segments)])
+    connector.dbos.cancel_workflows([*segments, *map(copy_id, segments)])
     return stored.run
 
 
@@ -139,9 +147,7 @@ def _mark_cancelled(
     return before, [each for each in marked if each is not None]
 
 
-def resume_run(
-    database: Database, client: DBOSClient, run_id: str, *, max_turns: int | None = None, is_bound: bool = False
-) -> Run:
+def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = None, is_bound: bool = False) -> Run:
     """Let a run go on that was cancelled, reached its time limit, is parked or failed; return it as it was.
 
     A cancelled or parked run goes on in the same segment, from its last finished step; one that was parked before its
@@ -154,56 +160,61 @@ def resume_run(
         RunNotFoundError: there is no such run.
         RunStateError: it is running, queued, has succeeded, or waits for a decision.
     """
-    stored = database.run_sync(store.get_stored_run, run_id)
+    stored = connector.database.run_sync(store.get_stored_run, run_id)
     run = stored.run
     is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
     current = segment_id(run_id, run.segment)
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
-        if not database.run_sync(store.mark_waiting, run_id):
+        if not connector.database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
-    elif is_parked and not is_bound and not client.list_workflow_steps(current):  # nothing holds it to its version
-        _fork(database, client, stored, max_turns=max_turns)
+    elif is_parked and not is_bound and not connector.dbos.list_workflow_steps(current):
+        # Nothing holds it to its version.
+        _fork(connector, stored, max_turns=max_turns)
     elif run.status == "cancelled" or is_parked:
-        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
-        if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
+        connector.database.run_sync(
+            store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns
+        )
+        if not connector.database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
-        _resume_workflow(database, client, stored)
-        for child in database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
-            resume_run(database, client, child)
+        _resume_workflow(connector, stored)
+        for child in connector.database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
+            resume_run(connector, child)
     elif run.status == "failed" and run.reason == "approval_expired":
-        if not database.run_sync(store.ask_again, run_id):
+        if not connector.database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
     elif run.status == "failed":
-        _fork(database, client, stored, max_turns=max_turns)
+        _fork(connector, stored, max_turns=max_turns)
     else:
         hint = "Decide its open approvals; it goes on by itself." if run.status == "interrupted" else None
         raise RunStateError(f"The run {run_id!r} is {run.status} and cannot be resumed.", hint=hint)
     return run
 
 
-def _resume_workflow(database: Database, client: DBOSClient, stored: StoredRun) -> None:
+def _resume_workflow(connector: Connector, stored: StoredRun) -> None:
     """Resume the workflow of a run that is queued again; executors do it when the run has its session, if it waits."""
     run_id, number = stored.run.run_id, stored.run.segment
     current = segment_id(run_id, number)
-    is_there = client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
+    is_there = connector.dbos.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
     if not is_there and number == 1:  # it was cancelled before it had its session
-        database.run_sync(enqueue_segment, run_id, number)
+        connector.database.run_sync(enqueue_segment, run_id, number)
         return
-    place = database.run_sync(find_place, run_id) if stored.session_place is not None else None
+    place = connector.database.run_sync(find_place, run_id) if stored.session_place is not None else None
     if place is None or not place.is_waiting:
-        client.resume_workflow(current if is_there else copy_id(current))
+        connector.dbos.resume_workflow(current if is_there else copy_id(current))
 
 
-def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
+def _fork(connector: Connector, stored: StoredRun, *, max_turns: int | None) -> None:
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
-    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+    connector.database.run_sync(
+        store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns
+    )
     if stored.session_place is not None:
-        database.run_sync(_queue_copy, stored)
+        connector.database.run_sync(_queue_copy, stored)
         return
     # The copy comes first: a crash before the row is marked leaves a segment that starts all the same.
-    copy_journal(client, run.run_id, run.segment + 1)
-    database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
+    copy_journal(connector, run.run_id, run.segment + 1)
+    connector.database.run_sync(store.mark_queued, run.run_id, was=(run.status,), segment=run.segment + 1)
 
 
 def _queue_copy(connection: sa.Connection, stored: StoredRun) -> None:
@@ -213,7 +224,7 @@ def _queue_copy(connection: sa.Connection, stored: StoredRun) -> None:
         enqueue_segment(connection, run.run_id, run.segment + 1, is_copy=True)
 
 
-def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
+def copy_journal(connector: Connector, run_id: str, number: int) -> str:
     """Enqueue segment `number` with a copy of the journal before it, and return its id. May be repeated.
 
     A failed step at the very end is left out: it is what the new segment tries again. So is what comes after it, the
@@ -221,33 +232,35 @@ def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
     after = (STEP_SESSION_WRITE, STEP_CLOSE_STREAM)
-    steps = [step for step in client.list_workflow_steps(source) if step["function_name"] not in after]
+    steps = [step for step in connector.dbos.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
         start = steps[-1]["function_id"] if _has_failed(steps[-1]) else steps[-1]["function_id"] + 1
     with SetWorkflowID(following), contextlib.suppress(IntegrityError):  # it may be there from an earlier try
-        client.fork_workflow(source, start, queue_name=SEGMENT_QUEUE)
+        connector.dbos.fork_workflow(source, start, queue_name=SEGMENT_QUEUE)
     return following
 
 
-def ends_with_error(client: DBOSClient, workflow_id: str) -> bool:
+def ends_with_error(connector: Connector, workflow_id: str) -> bool:
     """Whether the last recorded step of a segment has failed."""
-    steps = client.list_workflow_steps(workflow_id)
+    steps = connector.dbos.list_workflow_steps(workflow_id)
     return bool(steps) and _has_failed(steps[-1])
 
 
-def list_steps(client: DBOSClient, run: Run) -> list[Step]:
+def list_steps(connector: Connector, run: Run) -> list[Step]:
     """Return the recorded steps of a run, segment by segment, in the order of their ids."""
-    return [step for segment in range(1, run.segment + 1) for step in list_segment_steps(client, run.run_id, segment)]
+    return [
+        step for segment in range(1, run.segment + 1) for step in list_segment_steps(connector, run.run_id, segment)
+    ]
 
 
-def list_segment_steps(client: DBOSClient, run_id: str, segment: int) -> list[Step]:
+def list_segment_steps(connector: Connector, run_id: str, segment: int) -> list[Step]:
     """Return the recorded steps of one segment, those included that were copied from the one before."""
-    return [_step(segment, info) for info in client.list_workflow_steps(segment_id(run_id, segment))]
+    return [_step(segment, info) for info in connector.dbos.list_workflow_steps(segment_id(run_id, segment))]
 
 
 def find_runs(
-    database: Database,
+    connector: Connector,
     *,
     statuses: Sequence[RunStatus] = (),
     agent: str | None = None,
@@ -256,26 +269,41 @@ def find_runs(
     limit: int = 50,
 ) -> list[Run]:
     """Return runs, the newest first."""
-    return database.run_sync(
+    return connector.database.run_sync(
         store.list_runs, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
     )
 
 
-def full_run_id(database: Database, text: str) -> str:
+def list_ended(connector: Connector, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return those of these runs that have ended or wait for a person: id, status, reason, output and error."""
+    return connector.database.run_sync(ended_among, run_ids)
+
+
+def find_session_place(connector: Connector, run_id: str) -> SessionPlace | None:
+    """Return a run's place among those of its session; None when it neither has the session nor waits for it."""
+    return connector.database.run_sync(find_place, run_id)
+
+
+def full_run_id(connector: Connector, text: str) -> str:
     """Return the id of the one run whose id is `text` or begins with it.
 
     Raises:
         RunNotFoundError: there is none, or more than one.
     """
-    if database.run_sync(store.find_stored_run, text) is not None:
+    return connector.database.run_sync(named_run, text)
+
+
+def named_run(connection: sa.Connection, text: str) -> str:
+    """Return the id of the one run whose id is `text` or begins with it; see `full_run_id`."""
+    if store.find_stored_run(connection, text) is not None:
         return text
-    found = find_runs(database, id_prefix=text, limit=4) if text else []
-    if len(found) == 1:
-        return found[0].run_id
+    found = [run.run_id for run in store.list_runs(connection, id_prefix=text, limit=4)] if text else []
     if not found:
         raise RunNotFoundError(f"There is no run {text!r}.")
-    names = ", ".join(run.run_id for run in found[:3])
-    raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
+    if len(found) > 1:
+        names = ", ".join(found[:3])
+        raise RunNotFoundError(f"More than one run begins with {text!r}: {names} ...", hint="Type more of the id.")
+    return found[0]
 
 
 def _sorted(value: Any) -> Any:
@@ -334,6 +362,5 @@ def _changed(run_id: str) -> RunStateError:
 
 
 __all__ = [
-    "cancel_run", "connect_client", "digest_of", "find_runs", "full_run_id", "list_steps", "resume_run",
-    "sqlalchemy_url", "wait_run",
+    "cancel_run", "digest_of", "find_runs", "full_run_id", "get_run", "list_steps", "resume_run", "wait_run",
 ]  # fmt: skip

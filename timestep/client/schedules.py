@@ -14,17 +14,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from dbos import DBOSClient
 from dbos import error as dbos_error
 
+from timestep.client.connector import Connector
 from timestep.client.crontab import check_crontab, newest_tick, next_tick, ticks_between
 from timestep.client.queues import enqueue_runs, queued_run
 from timestep.client.runs import request_fields, request_of
 from timestep.errors import InvalidInputError, ScheduleNotFoundError
 from timestep.ids import WORKFLOW_SCHEDULED_RUN, check_schedule_name, check_session_id
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
-from timestep.settings import current_settings
-from timestep.store.connection import Database
 from timestep.store.runs import statuses_of
 
 log = logging.getLogger("timestep")
@@ -43,23 +41,23 @@ Context = dict[str, Any]
 """What DBOS's row carries; see the top."""
 
 
-def list_schedules(client: DBOSClient) -> list[Schedule]:
+def list_schedules(connector: Connector) -> list[Schedule]:
     """Return the schedules of this application in the order of their names."""
-    found = client.list_schedules(workflow_name=WORKFLOW_SCHEDULED_RUN)
+    found = connector.dbos.list_schedules(workflow_name=WORKFLOW_SCHEDULED_RUN)
     return sorted((_schedule(row) for row in found), key=lambda each: each.name)
 
 
-def get_schedule(client: DBOSClient, name: str) -> Schedule:
+def get_schedule(connector: Connector, name: str) -> Schedule:
     """Return a schedule.
 
     Raises:
         ScheduleNotFoundError: there is none of that name.
     """
-    return _schedule(_row(client, name))
+    return _schedule(_row(connector, name))
 
 
 def save_schedule(
-    client: DBOSClient,
+    connector: Connector,
     name: str,
     crontab: str,
     request: RunRequest,
@@ -81,7 +79,7 @@ def save_schedule(
     if catch_up not in CATCH_UPS:
         raise InvalidInputError(f"catch_up is one of {', '.join(CATCH_UPS)}, not {catch_up!r}.")
     _check_request(request)
-    known = cast("dict[str, Any] | None", client.get_schedule(name))
+    known = cast("dict[str, Any] | None", connector.dbos.get_schedule(name))
     if known is not None and (known["workflow_name"] != WORKFLOW_SCHEDULED_RUN or not replace):
         raise InvalidInputError(
             f"There is a schedule {name!r} already.",
@@ -99,61 +97,59 @@ def save_schedule(
     if old is not None and (old["crontab"], old["timezone"]) == (crontab, timezone):
         new["since"] = old["since"]
     if old != new:
-        _write(client, new)
+        _write(connector, new)
         if old is not None:
             log.warning("The schedule %r has changed: %s.", name, "; ".join(_changes(old, new)))
-    return get_schedule(client, name)
+    return get_schedule(connector, name)
 
 
-def pause_schedule(client: DBOSClient, name: str) -> Schedule:
+def pause_schedule(connector: Connector, name: str) -> Schedule:
     """Let a schedule start no runs until it is resumed, and return it. May be repeated.
 
     Raises:
         ScheduleNotFoundError: there is none of that name.
     """
-    get_schedule(client, name)
-    client.pause_schedule(name)
-    return get_schedule(client, name)
+    get_schedule(connector, name)
+    connector.dbos.pause_schedule(name)
+    return get_schedule(connector, name)
 
 
-def resume_schedule(client: DBOSClient, name: str) -> Schedule:
+def resume_schedule(connector: Connector, name: str) -> Schedule:
     """Let a paused schedule start runs again, and return it; its ticks meanwhile are not caught up with.
 
     Raises:
         ScheduleNotFoundError: there is none of that name.
     """
-    row = _row(client, name)
+    row = _row(connector, name)
     if row["status"] == "PAUSED":
-        _write(client, _context(row) | {"since": datetime.now(UTC).isoformat()})
-        client.resume_schedule(name)
-    return get_schedule(client, name)
+        _write(connector, _context(row) | {"since": datetime.now(UTC).isoformat()})
+        connector.dbos.resume_schedule(name)
+    return get_schedule(connector, name)
 
 
-def delete_schedule(client: DBOSClient, name: str) -> Schedule:
+def delete_schedule(connector: Connector, name: str) -> Schedule:
     """Delete a schedule and return it as it was; its runs stay.
 
     Raises:
         ScheduleNotFoundError: there is none of that name.
     """
-    schedule = get_schedule(client, name)
-    client.delete_schedule(name)
+    schedule = get_schedule(connector, name)
+    connector.dbos.delete_schedule(name)
     return schedule
 
 
-def trigger_schedule(database: Database, client: DBOSClient, name: str) -> str:
+def trigger_schedule(connector: Connector, name: str) -> str:
     """Queue a run of a schedule now, paused or not, and return its id. A repeat is another run.
 
     Raises:
         ScheduleNotFoundError: there is none of that name.
     """
-    row = _row(client, name)
-    [run_id] = start_ticks(database, client, _context(row), [datetime.now(UTC)], application=_application(row))
+    row = _row(connector, name)
+    [run_id] = start_ticks(connector, _context(row), [datetime.now(UTC)], application=_application(connector, row))
     return run_id
 
 
-def backfill_schedule(
-    database: Database, client: DBOSClient, name: str, *, start: datetime, end: datetime
-) -> list[str]:
+def backfill_schedule(connector: Connector, name: str, *, start: datetime, end: datetime) -> list[str]:
     """Queue the runs of the ticks from `start` on and before `end`, and return the ids of those that were not there.
 
     May be repeated.
@@ -171,7 +167,7 @@ def backfill_schedule(
             f"There is no past time from {start.isoformat()} to {end.isoformat()}.",
             hint="Start before the end, and end now at the latest.",
         )
-    row = _row(client, name)
+    row = _row(connector, name)
     context = _context(row)
     ticks = _ticks(context, start - timedelta(microseconds=1), end)
     if len(ticks) > MOST_RUNS:
@@ -179,44 +175,42 @@ def backfill_schedule(
             f"The schedule {name!r} has more than {MOST_RUNS:,} ticks from {start.isoformat()} to {end.isoformat()}.",
             hint="Backfill a shorter time, and the rest after it.",
         )
-    return start_ticks(database, client, context, ticks, application=_application(row))
+    return start_ticks(connector, context, ticks, application=_application(connector, row))
 
 
-def start_ticks(
-    database: Database, client: DBOSClient, context: Context, ticks: Iterable[datetime], *, application: str
-) -> list[str]:
+def start_ticks(connector: Connector, context: Context, ticks: Iterable[datetime], *, application: str) -> list[str]:
     """Queue the runs of ticks, and return the ids of those that were not there. May be repeated."""
     requests = [request_of(f"{context['schedule']}:{tick.isoformat()}", context["request"]) for tick in ticks]
-    known = database.run_sync(statuses_of, [request.run_id for request in requests]) if requests else {}
+    known = connector.database.run_sync(statuses_of, [request.run_id for request in requests]) if requests else {}
     new = [request for request in requests if request.run_id not in known]
-    return enqueue_runs(database, client, [queued_run(request, application=application) for request in new])
+    return enqueue_runs(connector, [queued_run(request, application=application) for request in new])
 
 
 def start_tick(
-    database: Database, client: DBOSClient, context: Context, tick: datetime, *, workflow_id: str, application: str
+    connector: Connector, context: Context, tick: datetime, *, workflow_id: str, application: str
 ) -> str | None:
     """Queue the run of the tick for which DBOS has started `workflow_id`, and return its id.
 
     None when that came too late, after an outage or a sleep of the machine, and the tick is not caught up with.
     """
     if "catch_up" in context:
-        [workflow] = client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
+        [workflow] = connector.dbos.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
         started_at = datetime.fromtimestamp((workflow.created_at or 0) / 1000, UTC)
         if not _is_due(context, tick, at=started_at):
             log.warning("The tick %s of the schedule %r was missed.", tick.isoformat(), context["schedule"])
             return None
-    start_ticks(database, client, context, [tick], application=application)
+    start_ticks(connector, context, [tick], application=application)
     return f"{context['schedule']}:{tick.isoformat()}"
 
 
-def start_missed(database: Database, client: DBOSClient, *, until: datetime) -> list[tuple[str, datetime]]:
+def start_missed(connector: Connector, *, until: datetime) -> list[tuple[str, datetime]]:
     """Queue runs of ticks that nobody started before `until`, as each schedule asks; return name and newest tick.
 
     A tick was missed when it comes after the last one that was started, and after the schedule's times began to
     count. Paused schedules miss nothing. May be repeated.
     """
     caught_up: list[tuple[str, datetime]] = []
-    for row in client.list_schedules(workflow_name=WORKFLOW_SCHEDULED_RUN, status="ACTIVE"):
+    for row in connector.dbos.list_schedules(workflow_name=WORKFLOW_SCHEDULED_RUN, status="ACTIVE"):
         schedule, context = _schedule(cast("Any", row)), _context(cast("Any", row))
         counted = [each for each in (schedule.since, schedule.last_tick_at) if each is not None]
         newest = newest_tick(schedule.crontab, schedule.timezone, before=until)
@@ -224,16 +218,16 @@ def start_missed(database: Database, client: DBOSClient, *, until: datetime) -> 
             continue
         ticks = _newest_ticks(context, max(counted), until) if schedule.catch_up == "all" else [newest]
         due = [tick for tick in ticks if _is_due(context, tick, at=until)]
-        started = start_ticks(database, client, context, due, application=_application(cast("Any", row)))
+        started = start_ticks(connector, context, due, application=_application(connector, cast("Any", row)))
         if started:
             log.warning("The schedule %r has missed ticks; %d of them are started now.", schedule.name, len(started))
         caught_up.append((schedule.name, newest))
     return caught_up
 
 
-def _application(row: Any) -> str:
+def _application(connector: Connector, row: Any) -> str:
     """Return the application whose executors start the runs of a schedule."""
-    return row["application_name"] or current_settings().name
+    return row["application_name"] or connector.application
 
 
 def _check_request(request: RunRequest) -> None:
@@ -274,16 +268,16 @@ def _newest_ticks(context: Context, start: datetime, end: datetime) -> list[date
     return ticks[::-1]
 
 
-def _row(client: DBOSClient, name: str) -> dict[str, Any]:
-    row = cast("dict[str, Any] | None", client.get_schedule(name))
+def _row(connector: Connector, name: str) -> dict[str, Any]:
+    row = cast("dict[str, Any] | None", connector.dbos.get_schedule(name))
     if row is None or row["workflow_name"] != WORKFLOW_SCHEDULED_RUN:
         raise ScheduleNotFoundError(f"There is no schedule {name!r}.")
     return row
 
 
-def _write(client: DBOSClient, context: Context) -> None:
+def _write(connector: Connector, context: Context) -> None:
     try:
-        client.apply_schedules(
+        connector.dbos.apply_schedules(
             [
                 {
                     "schedule_name": context["schedule"],

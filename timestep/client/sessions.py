@@ -8,7 +8,7 @@ from typing import Any
 from timestep.ids import check_session_id, new_session_id
 from timestep.store import sessions as store
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database
+from timestep.store.process_database import open_current_database
 
 
 class Session:

@@ -14,9 +14,9 @@ from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, continued, entry_of, given, session_of
+from timestep.durable.start import continued_run, entry_of, given_input, session_of
 from timestep.durable.states.claim import claimed
-from timestep.durable.states.origin import Origin, snapshot_elsewhere
+from timestep.durable.states.origin import Input, Origin
 from timestep.durable.states.resume import continue_run
 from timestep.errors import InvalidInputError
 from timestep.records import OneAtATime, QueuedRun, RunLimits
@@ -76,14 +76,14 @@ def queue_agent_workflow(
             hint="Await `handle.get_result()` and process what it returns.",
         )
     entry = entry_of(agent if agent is not None else agent_id)
-    if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
+    given = given_input(input_items)
+    if (run_id := continued_run(given, workflow_id=workflow_id, branch=branch)) is not None:
         ensure_engine()
-        state: Any = input_items
-        run_in_thread(lambda: continue_run(state, origin, agent=entry.agent.name, is_queued=True))
-        return RunHandle(origin.run_id or "")
+        run_in_thread(lambda: continue_run(given, agent=entry.agent.name, is_queued=True))
+        return RunHandle(run_id)
     request = build_request(
         entry,
-        given(input_items),
+        given,
         session=session,
         session_id=session_id if session_id is not None else session_of(state_store),
         workflow_id=workflow_id,
@@ -106,7 +106,7 @@ def queue_agent_workflow(
         delay_seconds=delay_seconds,
         partition_key=partition_key,
     )
-    elsewhere = None if branch else snapshot_elsewhere(input_items)
+    elsewhere = None if branch else given.snapshot_elsewhere
     ensure_engine()
     return RunHandle(run_in_thread(lambda: _enqueue(queued, elsewhere, on_duplicate)))
 
@@ -114,7 +114,7 @@ def queue_agent_workflow(
 def _enqueue(queued: QueuedRun, elsewhere: Origin | None, on_duplicate: OnDuplicate) -> str:
     if elsewhere is not None:
         return asyncio.run(_enqueue_claimed(queued, elsewhere, on_duplicate))
-    return desk.enqueue_run(engine().database, engine().client, queued, on_duplicate=on_duplicate)
+    return desk.enqueue_run(engine().connector, queued, on_duplicate=on_duplicate)
 
 
 async def _enqueue_claimed(queued: QueuedRun, elsewhere: Origin, on_duplicate: OnDuplicate) -> str:

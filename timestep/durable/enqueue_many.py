@@ -12,7 +12,8 @@ from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, entry_of, given
+from timestep.durable.start import entry_of, given_input
+from timestep.durable.states.origin import Input
 from timestep.errors import InvalidInputError, NotDurableError, TimestepError
 from timestep.records import QueuedRun
 from timestep.settings import current_settings
@@ -54,7 +55,7 @@ def queue_many(
     if not checked:
         return []
     ensure_engine()
-    ids = run_in_thread(lambda: enqueue_runs(engine().database, engine().client, checked, on_duplicate=on_duplicate))
+    ids = run_in_thread(lambda: enqueue_runs(engine().connector, checked, on_duplicate=on_duplicate))
     return [RunHandle(run_id) for run_id in ids]
 
 
@@ -70,7 +71,7 @@ def _queued(run: Any, number: int, shared: Mapping[str, Any]) -> QueuedRun:
             )
         request = build_request(
             entry_of(parameters.get("agent")),
-            given(parameters.get("input_items")),
+            given_input(parameters.get("input_items")),
             **{name: parameters[name] for name in _OF_REQUEST if name in parameters},
         )
         options = {name: parameters[name] for name in _OF_QUEUE if name in parameters}

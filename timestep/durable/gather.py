@@ -16,8 +16,8 @@ from timestep.errors import InvalidInputError, RunNotFoundError
 from timestep.records import FINISHED
 from timestep.store.runs import get_stored_run, statuses_of
 
-LOOK_SECONDS = 0.25
-"""How often is looked which runs have ended: one query for all of them."""
+GATHER_POLL_SECONDS = 0.25
+"""How often to check which runs have ended: one query for all of them."""
 
 
 async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -> list[Any]:
@@ -45,7 +45,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
     run_ids = [each.run_id if isinstance(each, RunHandle) else each for each in runs]
 
     async def wait() -> list[list[Any]]:
-        return await _wait(run_ids)
+        return await _wait_for_all(run_ids)
 
     if dbos_sdk.is_in_workflow():
         ended = await DBOS.run_step_async({"name": "gather_runs"}, wait)
@@ -64,7 +64,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
     return results
 
 
-async def _wait(run_ids: list[str]) -> list[list[Any]]:
+async def _wait_for_all(run_ids: list[str]) -> list[list[Any]]:
     """Return id and last segment of each run when all have ended."""
     ended: dict[str, int] = {}
     while left := set(run_ids) - ended.keys():
@@ -73,5 +73,5 @@ async def _wait(run_ids: list[str]) -> list[list[Any]]:
             raise RunNotFoundError(f"There is no run {missing[0]!r}.")
         ended |= {run_id: segment for run_id, (status, segment) in found.items() if status in FINISHED}
         if len(ended) < len(set(run_ids)):
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(GATHER_POLL_SECONDS)
     return [[run_id, ended[run_id]] for run_id in run_ids]

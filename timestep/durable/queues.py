@@ -79,5 +79,8 @@ def make_queues() -> None:
 
 
 def _declare(name: str, limits: QueueLimits) -> None:
-    if desk.create_queue(engine().client, name, limits, replace=True, register_queue=DBOS.register_queue) == "changed":
+    if (
+        desk.create_queue(engine().connector, name, limits, replace=True, register_queue=DBOS.register_queue)
+        == "changed"
+    ):
         log.warning("The queue %r has other limits now: %s", name, limits)

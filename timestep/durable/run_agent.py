@@ -15,7 +15,7 @@ from timestep.durable.segment.request import check_input, with_default_provider
 from timestep.durable.segment.run import log_agent_error
 from timestep.durable.segment.session import RunSession, read_session, write_session
 from timestep.durable.states.claim import Claim, settled_by_stream
-from timestep.durable.states.origin import Origin, origin_of
+from timestep.durable.states.origin import Given, Origin
 from timestep.errors import InvalidInputError
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
@@ -74,11 +74,12 @@ async def run_agent(
     """
     if on_interruption not in ("return", "raise"):
         raise InvalidInputError(f"on_interruption of run_agent is 'return' or 'raise', not {on_interruption!r}.")
-    given: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
-    origin = origin_of(given)
-    if origin is not None and origin.is_final:
-        return await _processed(run_state.finished_result(given, origin.output, is_streamed=stream), result_processor)
-    claim = Claim(None if branch else _claimable(origin))
+    given = Given.of(run_input)
+    checked: Any = run_input if isinstance(run_input, RunState) else check_input(run_input)
+    if given.ended is not None:
+        finished = run_state.finished_result(checked, given.ended.output, is_streamed=stream)
+        return await _processed(finished, result_processor)
+    claim = Claim(None if branch else _claimable(given))
     config = with_default_provider(run_config if run_config is not None else RunConfig(nest_handoff_history=False))
     kept: RunSession | None = None
     if session is not None and dbos_sdk.is_in_workflow():
@@ -95,9 +96,9 @@ async def run_agent(
     await claim.hold()
     try:
         if stream:
-            result: Any = settled_by_stream(Runner.run_streamed(agent, given, **options), claim)
+            result: Any = settled_by_stream(Runner.run_streamed(agent, checked, **options), claim)
         else:
-            result = await Runner.run(agent, given, **options)
+            result = await Runner.run(agent, checked, **options)
             await claim.settle()
         result = await _processed(result, result_processor)
     except BaseException as error:
@@ -118,7 +119,8 @@ async def _processed(result: Any, processor: ResultProcessor | None) -> Any:
     return result if processed is None else processed
 
 
-def _claimable(origin: Origin | None) -> Origin | None:
+def _claimable(given: Given) -> Origin | None:
+    origin = given.origin
     if origin is not None and origin.run_id is not None:
         raise InvalidInputError(
             f"The state belongs to the durable run {origin.run_id!r}, which goes on by itself when it is decided.",

@@ -30,7 +30,7 @@ from timestep.run_state.state_file import clear_file, load_from_file, save_to_fi
 from timestep.settings import current_settings
 from timestep.store import run_states as store
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database, open_other_database
+from timestep.store.process_database import open_current_database, open_other_database
 
 
 class RunStateStore:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agents import Agent, RunConfig
-from dbos import DBOSClient
 
+from timestep.client.connector import Connector
 from timestep.client.crontab import check_crontab, next_tick
 from timestep.client.runs import digest_of
 from timestep.client.schedules import DEFAULT_CATCH_UP, save_schedule, start_missed
@@ -17,11 +17,11 @@ from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.segment.request import build_request
-from timestep.durable.start import Input, entry_of, given, session_of
+from timestep.durable.start import entry_of, given_input, session_of
+from timestep.durable.states.origin import Input
 from timestep.errors import InvalidInputError
 from timestep.ids import check_schedule_name
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
-from timestep.store.connection import Database
 
 PATIENCE = timedelta(seconds=15)
 """After this time a tick is looked after here: DBOS spreads the starts of its executors over 10 s."""
@@ -71,7 +71,7 @@ def create_scheduled_agent_workflow(
     entry = entry_of(agent if agent is not None else agent_id)
     request = build_request(
         entry,
-        given(input_items),
+        given_input(input_items),
         session=session,
         session_id=session_id if session_id is not None else session_of(state_store),
         context=context,
@@ -107,11 +107,11 @@ def apply_waiting_schedules() -> None:
         _save(*_waiting.pop(0))
 
 
-def start_missed_ticks(database: Database, client: DBOSClient, *, patience: timedelta = PATIENCE) -> None:
+def start_missed_ticks(connector: Connector, *, patience: timedelta = PATIENCE) -> None:
     """Start what schedules ask for of the ticks that nobody started in time. Harmless when others do it too."""
-    for name, newest in start_missed(database, client, until=datetime.now(UTC) - patience):
-        dbos_sdk.note_tick(client, name, newest)
+    for name, newest in start_missed(connector, until=datetime.now(UTC) - patience):
+        dbos_sdk.note_tick(connector.dbos, name, newest)
 
 
 def _save(name: str, crontab: str, request: RunRequest, timezone: str, catch_up: CatchUp) -> Schedule:
-    return save_schedule(engine().client, name, crontab, request, timezone=timezone, catch_up=catch_up)
+    return save_schedule(engine().connector, name, crontab, request, timezone=timezone, catch_up=catch_up)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal
 
-from agents import Agent, RunConfig, RunState
+from agents import Agent, RunConfig
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
-from timestep.client.runs import SETTLED, digest_of, request_fields
+from timestep.client.runs import SETTLED, check_same_input, digest_of, request_fields
 from timestep.client.runs import wait_run as wait_until
 from timestep.durable.journal.child_runs import apart, waiting
 from timestep.durable.process import closed_workflows
@@ -25,16 +25,15 @@ from timestep.durable.seams import dbos_sdk
 from timestep.durable.segment.request import build_request
 from timestep.durable.segment.workflow import expecting, registered
 from timestep.durable.states.claim import claimed
-from timestep.durable.states.origin import Origin, origin_of, snapshot_elsewhere
+from timestep.durable.states.origin import Given, Input, Origin
 from timestep.durable.states.resume import Continuation, continue_run, resuming, run_left_with_snapshot
-from timestep.errors import InvalidInputError, RunInputMismatchError, SnapshotAlreadyResumed
+from timestep.errors import InvalidInputError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
 from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
 from timestep.store.runs import StoredRun, find_stored_run, get_stored_run
 
-Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 OnInterruption = Literal["return", "wait", "raise"]
 LONGEST_START_SECONDS = 30
@@ -107,13 +106,13 @@ async def run_agent_workflow(
         result_processor, state_store = None, None
     entry = entry_of(agent if agent is not None else agent_id)
     check_on_interruption(on_interruption)
-    if (origin := continued(input_items, workflow_id=workflow_id, branch=branch)) is not None:
-        result = await apart(_go_on(entry, input_items, origin))
+    given = given_input(input_items)
+    if continued_run(given, workflow_id=workflow_id, branch=branch) is not None:
+        result = await apart(_continue(entry, given))
     else:
-        elsewhere = None if branch else snapshot_elsewhere(input_items)
         request = build_request(
             entry,
-            given(input_items),
+            given,
             session=session,
             session_id=session_id if session_id is not None else session_of(state_store),
             workflow_id=workflow_id,
@@ -126,8 +125,8 @@ async def run_agent_workflow(
             limits=limits,
             branch=branch,
         )
-        async with claimed(elsewhere, by=request.run_id):
-            result = await apart(_run(entry, request))
+        async with claimed(None if branch else given.snapshot_elsewhere, by=request.run_id):
+            result = await apart(_start_unless_left(request))
     if result.status == "interrupted":
         if isinstance(state_store, RunStateStore) and result.has_state:
             await state_store.save(result.to_state())
@@ -159,81 +158,81 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
         RunNotFoundError: there is no such run.
         Exception: what the run ended with, as in `run_agent_workflow`.
     """
-    database = engine().database
+    connector = engine().connector
     if dbos_sdk.is_in_workflow():
         return await _read_in_workflow(run_id, until)
     with waiting():
-        stored = await wait_until(database, run_id, until=until)
+        stored = await wait_until(connector, run_id, until=until)
     return await recorded_result(stored, stored.closed_segment)
 
 
-def continued(input_items: Any, *, workflow_id: str | None, branch: bool) -> Origin | None:
-    """Return the run and segment that a call continues; None when it starts a run.
+def continued_run(given: Given, *, workflow_id: str | None, branch: bool) -> str | None:
+    """Return the run that a call continues; None when it starts one.
 
     Raises:
         InvalidInputError: the state belongs to another run than `workflow_id`.
     """
-    origin = origin_of(input_items)
-    if origin is None or origin.run_id is None or branch:
+    run_id = given.origin.run_id if given.origin is not None else None
+    if run_id is None or branch:
         return None
-    if workflow_id is not None and workflow_id != origin.run_id:
+    if workflow_id is not None and workflow_id != run_id:
         raise InvalidInputError(
-            f"The state belongs to the run {origin.run_id!r}, not to workflow_id={workflow_id!r}.",
+            f"The state belongs to the run {run_id!r}, not to workflow_id={workflow_id!r}.",
             hint="Leave workflow_id out to continue that run, or pass branch=True to start another one from its state.",
         )
-    return origin
+    return run_id
 
 
-def check_on_interruption(given: object) -> None:
+def check_on_interruption(word: object) -> None:
     """Refuse a word that is not one of `OnInterruption`."""
-    if given not in ("return", "wait", "raise"):
-        raise InvalidInputError(f"on_interruption is 'return', 'wait' or 'raise', not {given!r}.")
+    if word not in ("return", "wait", "raise"):
+        raise InvalidInputError(f"on_interruption is 'return', 'wait' or 'raise', not {word!r}.")
 
 
-async def _run(entry: RegisteredAgent, request: RunRequest) -> DurableRunResult:
+async def _start_unless_left(request: RunRequest) -> DurableRunResult:
     ensure_engine()
     if request.resumes_snapshot is None or dbos_sdk.is_in_workflow():
-        return await _start(request)
+        return await _start_new(request)
     with resuming(Origin(snapshot_id=request.resumes_snapshot)):
         left = await engine().database.run_until_done(run_left_with_snapshot, request)
-        return await (_start(request) if left is None else read_result(left))
+        return await (_start_new(request) if left is None else read_result(left))
 
 
-async def _start(request: RunRequest) -> DurableRunResult:
+async def _start_new(request: RunRequest) -> DurableRunResult:
     digest = digest_of(request)
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
     if dbos_sdk.is_in_workflow():
         return await read_result(await _execute_child(request.run_id, 1, work))
     try:
-        result = await _execute(request.run_id, 1, work)
+        result = await _execute_segment(request.run_id, 1, work)
     except dbos_error.DBOSWorkflowIDInUseError:
         await _check_same(request, digest)
         result = None
     return result if result is not None else await read_result(request.run_id)
 
 
-async def _go_on(entry: RegisteredAgent, state: Any, origin: Origin) -> DurableRunResult:
+async def _continue(entry: RegisteredAgent, given: Given) -> DurableRunResult:
     ensure_engine()
-    run_id = origin.run_id or ""
+    assert given.origin is not None
 
     def decide() -> dict[str, Any]:
-        return dataclasses.asdict(continue_run(state, origin, agent=entry.agent.name))
+        return dataclasses.asdict(continue_run(given, agent=entry.agent.name))
 
-    with resuming(origin):
+    with resuming(given.origin):
         if dbos_sdk.is_in_workflow():
             going_on = Continuation(**await DBOS.run_step_async({"name": "resume_run"}, decide))
         else:
             going_on = Continuation(**await asyncio.to_thread(decide))
         result = None
         if going_on.starts is not None and dbos_sdk.is_in_workflow():
-            await _execute_child(run_id, going_on.starts, {"agent": going_on.agent})
+            await _execute_child(going_on.run_id, going_on.starts, {"agent": going_on.agent})
         elif going_on.starts is not None:
             with contextlib.suppress(dbos_error.DBOSWorkflowIDInUseError):
-                result = await _execute(run_id, going_on.starts, {"agent": going_on.agent})
-        return result if result is not None else await read_result(run_id)
+                result = await _execute_segment(going_on.run_id, going_on.starts, {"agent": going_on.agent})
+        return result if result is not None else await read_result(going_on.run_id)
 
 
-async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
+async def _execute_segment(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
     """Execute a segment in this process; return its result, or None when the run's row has to be asked.
 
     Raises:
@@ -243,7 +242,7 @@ async def _execute(run_id: str, number: int, work: dict[str, Any]) -> DurableRun
     with expecting(workflow_id) as outcome:
         with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
             handle: Any = await DBOS.start_workflow_async(registered(WORKFLOW_AGENT_RUN), work)
-        ended = await _wait(handle, outcome, run_id, workflow_id)
+        ended = await _wait_for_close(handle, outcome, run_id, workflow_id)
     return result_of_outcome(ended, run_id=run_id, segment=number) if ended is not None else None
 
 
@@ -255,7 +254,7 @@ async def _execute_child(run_id: str, number: int, work: dict[str, Any]) -> str:
     return run_of_segment(handle.get_workflow_id())[0]
 
 
-async def _wait(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
+async def _wait_for_close(handle: Any, outcome: asyncio.Future[Any], run_id: str, workflow_id: str) -> Any:
     """Return the outcome when the segment is closed here; None when it ended elsewhere or was cancelled.
 
     A closed segment is over: its row says so. DBOS notes the end of the workflow meanwhile.
@@ -275,7 +274,7 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
     """Read a result in workflow code: the segment that was seen is a step, so that a replay sees the same one."""
 
     async def wait() -> dict[str, Any]:
-        stored = await wait_until(engine().database, run_id, until=until)
+        stored = await wait_until(engine().connector, run_id, until=until)
         return {"status": stored.run.status, "segment": stored.closed_segment}
 
     seen = await DBOS.run_step_async({"name": "wait_run"}, wait)
@@ -307,13 +306,8 @@ async def _check_same(request: RunRequest, digest: str) -> None:
             break
         await asyncio.sleep(0.1)
     known = stored.input_digest if stored is not None else await asyncio.to_thread(_digest_of_workflow, request.run_id)
-    if known != digest:
-        raise RunInputMismatchError(
-            f"The run {request.run_id!r} is known with another agent, input, session or context.",
-            hint="A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
-            if request.parent_run_id
-            else None,
-        )
+    repeated = "A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
+    check_same_input(request.run_id, known, digest, hint=repeated if request.parent_run_id else None)
 
 
 def _digest_of_workflow(workflow_id: str) -> str | None:
@@ -332,10 +326,10 @@ def entry_of(agent: Agent[Any] | str | None) -> RegisteredAgent:
     return register_on_the_way(agent)
 
 
-def given(input_items: Input | None) -> Input:
+def given_input(input_items: Input | None) -> Given:
     if input_items is None:
         raise InvalidInputError("No input was given.", hint="Pass `input_items=`: text, a list of items or a RunState.")
-    return input_items
+    return Given.of(input_items)
 
 
 def session_of(state_store: Any) -> str | None:

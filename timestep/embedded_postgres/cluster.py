@@ -26,7 +26,7 @@ from timestep.embedded_postgres.layout import PORT, USER, Layout
 from timestep.embedded_postgres.locks import Deadline
 from timestep.errors import EmbeddedPostgresError
 
-POLL_SECONDS = 0.03
+SERVER_POLL_SECONDS = 0.03
 CONNECT_TIMEOUT_SECONDS = 3
 FULL_DISK_BYTES = 1_000_000
 LOG_LIMIT_BYTES = 10_000_000
@@ -137,7 +137,7 @@ def start(layout: Layout, binaries: Binaries, account: Account, deadline: Deadli
             if attempt:
                 _check_failure(layout, attempt)
             attempt = _launch(layout, binaries, account)
-        time.sleep(POLL_SECONDS)
+        time.sleep(SERVER_POLL_SECONDS)
 
 
 def stop(layout: Layout, deadline: Deadline) -> bool:
@@ -157,7 +157,7 @@ def stop(layout: Layout, deadline: Deadline) -> bool:
                 f"Postgres (process {pid}) has not stopped within {deadline.seconds:g} s.",
                 hint=f"It may still be writing to the disk: look at {layout.log} and call again.",
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(SERVER_POLL_SECONDS)
     return True
 
 

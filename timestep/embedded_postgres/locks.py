@@ -20,7 +20,7 @@ from timestep.errors import EmbeddedPostgresError
 if sys.platform != "win32":
     import fcntl
 
-POLL_SECONDS = 0.02
+LOCK_POLL_SECONDS = 0.02
 
 
 class Deadline:
@@ -126,7 +126,7 @@ def _lock_exclusively(path: Path, deadline: Deadline) -> int:
             while not _try_exclusive(descriptor):
                 if deadline.has_passed:
                     raise _timed_out(path, deadline)
-                time.sleep(POLL_SECONDS)
+                time.sleep(LOCK_POLL_SECONDS)
             is_locked = _is_same_file(descriptor, path)  # else it was deleted meanwhile: lock the new one
             if is_locked:
                 return descriptor

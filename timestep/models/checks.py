@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import openai
 from agents import AgentOutputSchema, Model, ModelResponse, ModelSettings, ModelTracing, function_tool
@@ -16,8 +16,6 @@ from pydantic import BaseModel
 
 CHECKS = ("text", "tool call", "structured output", "stream")
 SETTINGS = ModelSettings(max_tokens=1000)
-
-CheckName = Literal["text", "tool call", "structured output", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)

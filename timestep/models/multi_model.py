@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, OpenAIError
 
 from timestep.errors import ModelNotConfiguredError
 from timestep.models.compatible import provider_of
-from timestep.models.fallback import SEPARATOR, FallbackModel
+from timestep.models.model_chain import SEPARATOR, ModelChain
 from timestep.models.ollama_provider import OllamaModelProvider
 from timestep.settings import current_model_providers
 
@@ -113,7 +113,7 @@ class MultiModelProvider(ModelProvider):
             ModelNotConfiguredError: the prefix is unknown, or the provider has no key. It is a ValueError too.
         """
         if model_name is not None and SEPARATOR in model_name:
-            return FallbackModel(*(part.strip() for part in model_name.split(SEPARATOR)), provider=self)
+            return ModelChain(*(part.strip() for part in model_name.split(SEPARATOR)), find=self.get_model)
         prefix, slash, name = (model_name or "").partition("/")
         if not slash:
             return self._openai_model(model_name or None)

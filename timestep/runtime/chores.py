@@ -6,9 +6,10 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from dbos import DBOSClient, WorkflowStatus
+from dbos import WorkflowStatus
 
 from timestep.client.approvals import expire_approvals
+from timestep.client.connector import Connector
 from timestep.client.runs import cancel_run, resume_run
 from timestep.client.serializer import encode_error
 from timestep.durable.process import running_steps
@@ -21,8 +22,7 @@ from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
 from timestep.records import RunStatus
-from timestep.store.connection import Database
-from timestep.store.look import Look, look
+from timestep.store.due import Due, find_due
 from timestep.store.queues import mend_sessions
 from timestep.store.runs import (
     mark_cancelled,
@@ -47,10 +47,10 @@ BATCH_RUNS = 1000
 class Chores:
     """The chores of one executor."""
 
-    def __init__(self, database: Database, client: DBOSClient, *, executor_id: str, version: str) -> None:
-        self._database, self._client = database, client
+    def __init__(self, connector: Connector, *, executor_id: str, version: str) -> None:
+        self._connector, self._database, self._client = connector, connector.database, connector.dbos
         self._executor_id, self._version = executor_id, version
-        self._seen = Look()
+        self._seen = Due()
         self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
         self._began_at = time.monotonic()
@@ -74,19 +74,19 @@ class Chores:
 
     def _look(self) -> None:
         """Look what there is to do; of pauses all calls hear here, so that those without a limit need not ask."""
-        self._seen = Look()
-        self._seen = self._database.run_sync(look, registered_names())
+        self._seen = Due()
+        self._seen = self._database.run_sync(find_due, registered_names())
         note_pauses(self._seen.pauses)
 
     def _cancel_overdue(self) -> None:
         for run_id in self._seen.overdue:
             try:
-                cancel_run(self._database, self._client, run_id, reason=TIMEOUT)
+                cancel_run(self._connector, run_id, reason=TIMEOUT)
             except RunStateError:
                 continue  # it ended at this moment
 
     def _expire_approvals(self) -> None:
-        expire_approvals(self._database)
+        expire_approvals(self._connector)
 
     def _interrupt_cancelled(self) -> None:
         if running := running_steps.workflows_in_flight():
@@ -101,10 +101,10 @@ class Chores:
             dbos_recovery.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
-                resume_run(self._database, self._client, run_of_segment(workflow_id)[0], is_bound=True)
+                resume_run(self._connector, run_of_segment(workflow_id)[0], is_bound=True)
 
     def _start_missed_ticks(self) -> None:
-        start_missed_ticks(self._database, self._client)
+        start_missed_ticks(self._connector)
 
     def _recover_lost(self) -> None:
         """Put back what is this executor's and what nothing executes.

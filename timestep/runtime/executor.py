@@ -34,8 +34,7 @@ from timestep.ids import SEGMENT_QUEUE
 from timestep.runtime.versions import LiveExecutor, Versions
 from timestep.settings import Settings
 from timestep.store.connection import Database
-from timestep.store.executors import LOCK_PREFIX, insert_executor
-from timestep.store.executors import Executor as ExecutorRow
+from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
 
 log = logging.getLogger("timestep")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import logging
@@ -11,11 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from dbos import DBOS, DBOSClient, DBOSConfig
+from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 from sqlalchemy.exc import ProgrammingError
 
-from timestep.client.runs import connect_client, sqlalchemy_url
+from timestep.client.connector import Connector, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
 from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
@@ -27,6 +28,7 @@ from timestep.durable.schedules import apply_waiting_schedules, start_missed_tic
 from timestep.durable.seams import dbos_journal, dbos_sdk
 from timestep.durable.segment import runner
 from timestep.durable.segment.workflow import register_workflows
+from timestep.durable.steps.mcp import close_mcp_servers, has_mcp_servers
 from timestep.errors import (
     AgentNotRegisteredError,
     DatabaseNotReadyError,
@@ -47,13 +49,15 @@ from timestep.settings import (
     set_current_settings,
 )
 from timestep.store.connection import Database
-from timestep.store.current import current_database, reset_current_database
+from timestep.store.process_database import current_database, reset_current_database
 
 log = logging.getLogger("timestep")
 
 DRAIN_SECONDS = 30
 _lock = threading.RLock()
 _executor: Executor | None = None
+_closing: set[asyncio.Task[None]] = set()
+"""Keeps the tasks that close MCP servers from being collected."""
 
 
 class _ExpectedEnds(logging.Filter):
@@ -82,13 +86,13 @@ class _ExpectedEnds(logging.Filter):
 
 
 class Done:
-    """What has been done already; may be awaited."""
+    """What has been done already; may be awaited, with what is left for the running loop to do."""
 
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
+    def __init__(self, value: Any = None, *, left: asyncio.Task[None] | None = None) -> None:
+        self.value, self._left = value, left
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return _returning(self.value).__await__()
+        return _returning(self.value, self._left).__await__()
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -172,7 +176,7 @@ def cleanup_dbos() -> Done:
             set_engine(None)
         reset_current_database()
         reset_settings()
-    return Done()
+    return Done(left=_close_mcp_servers() if has_mcp_servers() else None)
 
 
 def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
@@ -212,16 +216,15 @@ def _launch(queues: Sequence[str] | None) -> None:
             DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
-        client = connect_client(database, name=settings.name)
-        _catch_up(database, client)
+        connector = Connector(database, application=settings.name)
+        _catch_up(connector)
         DBOS.launch()
         dbos_sdk.separate_tool_threads(settings.tool_threads)
         dbos_journal.shorten_ways(database.autocommit_engine)
         set_engine(
             Engine(
                 settings=settings,
-                database=database,
-                client=client,
+                connector=connector,
                 executor_id=executor.id,
                 application_version=version,
             )
@@ -238,19 +241,19 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    chores = Chores(database, client, executor_id=executor.id, version=version)
-    versions = Versions(database, client, version=version)
+    chores = Chores(connector, executor_id=executor.id, version=version)
+    versions = Versions(database, connector.dbos, version=version)
     executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
 
 
-def _catch_up(database: Database, client: DBOSClient) -> None:
+def _catch_up(connector: Connector) -> None:
     """Start what was missed while no executor lived, before this one starts newer ticks.
 
     Where the schema of DBOS is not there yet, or not this version's, the chores do it after the launch.
     """
     with contextlib.suppress(ProgrammingError):
-        start_missed_ticks(database, client, patience=timedelta())
+        start_missed_ticks(connector, patience=timedelta())
 
 
 def _quieten() -> None:
@@ -285,11 +288,25 @@ def _stop(executor: Executor, launched: Engine) -> None:
     executor.rest()
     closed_workflows.finish()
     DBOS.destroy()
-    launched.client.destroy()
+    launched.connector.close()
     executor.stop()
 
 
-async def _returning(value: Any) -> Any:
+def _close_mcp_servers() -> asyncio.Task[None] | None:
+    """Disconnect the MCP servers: at once, or under a running loop, to which they may belong, as a task of it."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(close_mcp_servers())
+        return None
+    _closing.add(task := loop.create_task(close_mcp_servers()))
+    task.add_done_callback(_closing.discard)
+    return task
+
+
+async def _returning(value: Any, left: asyncio.Task[None] | None) -> Any:
+    if left is not None:
+        await left
     return value
 
 

@@ -27,10 +27,3 @@ def insert_definitions(connection: sa.Connection, definitions: Sequence[AgentDef
         # In one order everywhere: two executors that start at once would else wait for each other.
         rows = sorted((vars(definition) for definition in definitions), key=lambda row: row["hash"])
         connection.execute(insert(agents).on_conflict_do_nothing(), rows)
-
-
-def find_definition(connection: sa.Connection, definition_hash: str) -> AgentDefinition | None:
-    """Return the definition with this hash; None when it was never stored."""
-    query = sa.select(agents.c.hash, agents.c.name, agents.c.definition)
-    row = connection.execute(query.where(agents.c.hash == definition_hash)).mappings().first()
-    return None if row is None else AgentDefinition(**row)

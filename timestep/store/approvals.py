@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from timestep.records import Approval, ApprovalKind, ApprovalStatus
 from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
-from timestep.store.tables import JSON, approvals, insert_rows, row_values, runs
+from timestep.store.tables import JSON, approvals, row_values, runs
 
 DecisionOutcome = Literal[
     "decided", "already_decided", "expired", "unknown", "not_waiting", "not_allowed", "not_a_choice", "changed"
@@ -39,7 +39,6 @@ ASKED_COLUMNS = (
     "on_expiry",
     "expires_at",
 )
-_INSERT = sa.text(insert_rows(approvals, ASKED_COLUMNS, "asked"))
 _COLUMNS = tuple(approvals.c[name] for name in Approval.__dataclass_fields__)
 _ORDER = (approvals.c.run_id, approvals.c.segment, approvals.c.place, approvals.c.id)
 _AGE = (approvals.c.asked_at, approvals.c.place, approvals.c.id)
@@ -56,8 +55,21 @@ select timestep.decide(
 )
 
 
+_NAMED = sa.text("""
+with exact as (
+  select 'approval' as kind, id from timestep.approvals where id = :text
+  union all select 'run', id from timestep.runs where id = :text)
+(select kind, id from exact order by kind limit 1)
+union all
+(select 'approval', id from timestep.approvals where not exists (select from exact) and starts_with(id, :text)
+ order by asked_at, place, id limit :limit)
+union all
+(select 'run', id from timestep.runs where not exists (select from exact) and starts_with(id, :text)
+ order by created_at desc, id desc limit :limit)""")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decided:
     """What `timestep.decide` answers. `next_segment` is the DBOS workflow that goes on with the run."""
 
     outcome: DecisionOutcome
@@ -72,12 +84,6 @@ class Decision:
     choices: Sequence[str] | None = None
     run_status: str = ""
     next_segment: str | None = None
-
-
-def insert_approvals(connection: sa.Connection, asked: Sequence[Approval]) -> None:
-    """Store open approvals, asked now; those that are there already stay as they are. May be repeated."""
-    if asked:
-        connection.execute(_INSERT, approval_values(asked))
 
 
 def approval_values(asked: Sequence[Approval]) -> dict[str, str]:
@@ -97,7 +103,7 @@ def decide(
     reason: str | None = None,
     answer: Any = None,
     enqueue: bool = True,
-) -> Decision:
+) -> Decided:
     """Decide an approval if it is open; what comes back says whether it was, and what became of the run.
 
     With `enqueue` false the run is made ready to go on, and the caller starts `next_segment` itself.
@@ -112,13 +118,22 @@ def decide(
         "answer": answer,
         "enqueue": enqueue,
     }
-    return Decision(**connection.execute(_DECIDE, values).scalar_one())
+    return Decided(**connection.execute(_DECIDE, values).scalar_one())
 
 
 def find_approval(connection: sa.Connection, approval_id: str) -> Approval | None:
     """Return one approval; None when there is none of that id."""
     row = connection.execute(sa.select(*_COLUMNS).where(approvals.c.id == approval_id)).mappings().first()
     return Approval(**row) if row is not None else None
+
+
+def find_named(connection: sa.Connection, text: str, *, limit: int = 4) -> tuple[list[str], list[str]]:
+    """Return the ids of the approvals and of the runs that `text` names.
+
+    It is the one whose id it is, an approval's first; else those whose id begins with it, `limit` of each at most.
+    """
+    found = connection.execute(_NAMED, {"text": text, "limit": limit}).all()
+    return [row.id for row in found if row.kind == "approval"], [row.id for row in found if row.kind == "run"]
 
 
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:

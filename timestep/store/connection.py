@@ -100,8 +100,11 @@ class Database:
 
         A cancelled call ends when the transaction has: it is then stored as a whole or not at all.
         """
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._executor(), lambda: self.run_sync(function, *args, **kwargs))
+        return await self.run_whole(lambda: self.run_sync(function, *args, **kwargs))
+
+    async def run_whole(self, function: Callable[[], T]) -> T:
+        """Return what `function` does in a thread of the store's own pool; a cancelled call ends when it has."""
+        work = asyncio.get_running_loop().run_in_executor(self._executor(), function)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -223,6 +226,11 @@ def open_database(url: str | None, *, application: str, embedded_directory: Path
     name = _database_name(application)
     server = EmbeddedPostgres(embedded_directory)
     return Database(server.url(name), application=application, server=server, name=name)
+
+
+def server_version(connection: sa.Connection) -> str:
+    """Return the version of the Postgres server."""
+    return str(connection.exec_driver_sql("show server_version").scalar_one())
 
 
 def not_ready(database: Database, error: Exception) -> DatabaseNotReadyError:

@@ -15,7 +15,7 @@ from timestep.store.tables import executors, runs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Executor:
+class ExecutorRow:
     """One executor as stored; `started_at` is the database's time and None before it is stored.
 
     `queues` are those that it takes runs from, None for all of them.
@@ -35,10 +35,10 @@ class Executor:
 LOCK_PREFIX = "timestep-executor:"
 """An executor holds the session lock `hashtextextended(LOCK_PREFIX || id, 0)` while it lives."""
 
-_COLUMNS = tuple(executors.c[name] for name in Executor.__dataclass_fields__)
+_COLUMNS = tuple(executors.c[name] for name in ExecutorRow.__dataclass_fields__)
 
 
-def insert_executor(connection: sa.Connection, executor: Executor) -> None:
+def insert_executor(connection: sa.Connection, executor: ExecutorRow) -> None:
     """Store the executor, or bring its row up to date: it lives. May be repeated."""
     row = {
         "application_version": executor.application_version,
@@ -77,12 +77,7 @@ def insert_lost_executors(connection: sa.Connection, executors_with_work: Sequen
     connection.execute(insert(executors).values(rows).on_conflict_do_nothing())
 
 
-def delete_executor(connection: sa.Connection, executor_id: str) -> None:
-    """Remove the executor's row. May be repeated."""
-    connection.execute(sa.delete(executors).where(executors.c.id == executor_id))
-
-
-def list_executors(connection: sa.Connection) -> list[tuple[Executor, bool]]:
+def list_executors(connection: sa.Connection) -> list[tuple[ExecutorRow, bool]]:
     """Return every executor that has a row, and whether it holds its lock now; the oldest first."""
     held = sa.text(
         "select (l.classid::bigint << 32) | l.objid::bigint from pg_locks l "
@@ -92,14 +87,14 @@ def list_executors(connection: sa.Connection) -> list[tuple[Executor, bool]]:
     keys = set(connection.execute(held).scalars())
     key = sa.func.hashtextextended(sa.literal(LOCK_PREFIX) + executors.c.id, 0)
     query = sa.select(key, *_COLUMNS).order_by(executors.c.started_at, executors.c.id)
-    names = Executor.__dataclass_fields__
+    names = ExecutorRow.__dataclass_fields__
     return [
-        (Executor(**dict(zip(names, row, strict=True))), held_key in keys)
+        (ExecutorRow(**dict(zip(names, row, strict=True))), held_key in keys)
         for held_key, *row in connection.execute(query)
     ]
 
 
-def list_live_executors(connection: sa.Connection) -> list[Executor]:
+def list_live_executors(connection: sa.Connection) -> list[ExecutorRow]:
     """Return the executors that hold their lock now, the oldest first."""
     return [executor for executor, is_alive in list_executors(connection) if is_alive]
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from timestep.errors import DatabaseNotReadyError
-from timestep.ids import SCHEMA
+from timestep.ids import DBOS_SCHEMA, SCHEMA
 from timestep.store.connection import Database, not_ready
 
 HEAD_REVISION = "0006"
@@ -67,11 +67,28 @@ def stored_revision(database: Database) -> str | None:
         raise not_ready(database, error) from error
 
 
+def has_dbos(connection: sa.Connection) -> bool:
+    """Return whether the tables of DBOS are there."""
+    return _has_table(connection, f"{DBOS_SCHEMA}.workflow_status")
+
+
+def find_dbos_revision(connection: sa.Connection) -> int | None:
+    """Return the revision of DBOS's schema; None when it is not there."""
+    table = f"{DBOS_SCHEMA}.dbos_migrations"
+    if not _has_table(connection, table):
+        return None
+    return connection.execute(sa.text(f"select max(version) from {table}")).scalar()
+
+
 def migrations_directory() -> Path:
     """Return the folder of the migrations: in the installed package, or at the root of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_data" / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _has_table(connection: sa.Connection, name: str) -> bool:
+    return connection.execute(sa.select(sa.func.to_regclass(name))).scalar() is not None
 
 
 def _read_revision(connection: sa.Connection) -> str | None:
@@ -83,8 +100,7 @@ def _upgrade(connection: sa.Connection, database: Database) -> bool:
     from alembic.config import Config
 
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(_LOCK, 0))))
-    table = connection.execute(sa.select(sa.func.to_regclass(f"{SCHEMA}.alembic_version"))).scalar()
-    revision = None if table is None else _read_revision(connection)
+    revision = _read_revision(connection) if _has_table(connection, f"{SCHEMA}.alembic_version") else None
     if revision == HEAD_REVISION:
         return False  # another process was faster
     _refuse_newer(database, revision)

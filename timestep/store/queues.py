@@ -13,28 +13,15 @@ import sqlalchemy as sa
 from timestep.ids import SEGMENT_QUEUE
 from timestep.records import QueuedRun
 from timestep.store.connection import one_statement
-from timestep.store.runs import request_values
+from timestep.store.runs import REQUEST_COLUMNS, request_values
 from timestep.store.tables import insert_rows, row_values, runs, session_queue
 
-_COLUMNS = (
-    "id",
-    "agent",
-    "session_id",
-    "parent_run_id",
-    "input",
-    "input_digest",
-    "context",
-    "options",
-    "timeout_seconds",
-    "queue",
-    "application",
-    "priority",
-    "deduplication_id",
-    "partition_key",
-    "start_after",
-    "session_place",
-    "status",
+_OF_QUEUED = tuple(
+    field.name
+    for field in dataclasses.fields(QueuedRun)
+    if field.name not in ("request", "input_digest", "one_at_a_time")
 )
+_COLUMNS = (*REQUEST_COLUMNS, *_OF_QUEUED, "session_place", "status")
 _PLACE = "case when queued.session_place is not null then nextval('timestep.session_places') end"
 
 # Locks of sessions are taken in one order by all: two that queue runs of the same sessions never wait for each other.
@@ -68,12 +55,6 @@ select case when r.segment = 1 then r.queue else '{SEGMENT_QUEUE}' end as name,
 from timestep.runs r left join timestep.session_queue q on q.run_id = r.id
 where r.status in ('queued', 'running') and (r.segment > 1 or r.queue is not null)
 group by 1""")
-
-_OF_QUEUED = tuple(
-    field.name
-    for field in dataclasses.fields(QueuedRun)
-    if field.name not in ("request", "input_digest", "one_at_a_time")
-)
 
 
 @dataclass(frozen=True, kw_only=True)

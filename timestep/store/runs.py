@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from timestep.errors import RunNotFoundError
 from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, TokenUsage
@@ -67,22 +66,6 @@ class RunProgress:
     segment: int
     closed_segment: int
     is_streamed: bool
-
-
-def insert_run(
-    connection: sa.Connection,
-    request: RunRequest,
-    *,
-    input_digest: str,
-    queue: str | None,
-) -> bool:
-    """Store a queued run; return False when its id is there already."""
-    values = request_values(request, input_digest) | {
-        "status": "queued",
-        "queue": queue,
-    }
-    statement = insert(runs).values(values).on_conflict_do_nothing().returning(runs.c.id)
-    return connection.execute(statement).first() is not None
 
 
 def mark_cancelled(
@@ -328,12 +311,6 @@ def list_runs(
     return [stored_run(row).run for row in connection.execute(query).mappings()]
 
 
-def count_runs(connection: sa.Connection) -> dict[str, int]:
-    """Return the number of runs by status."""
-    query = sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
 def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
     """Return the columns of a run's row that come from its request."""
     return {
@@ -360,6 +337,10 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
 def limits_json(limits: RunLimits | None) -> dict[str, Any] | None:
     """Return limits as they are stored with the run's options."""
     return {name: value for name, value in vars(limits).items() if value is not None} if limits is not None else None
+
+
+REQUEST_COLUMNS = tuple(request_values(RunRequest(run_id="", agent="", input_items=""), ""))
+"""The columns of a run's row that come from its request."""
 
 
 def stored_run(row: Any) -> StoredRun:
@@ -401,21 +382,7 @@ def stored_run(row: Any) -> StoredRun:
         waits_for=row["waits_for"] if row["status"] == "running" else None,
         waits_since=row["waits_since"] if row["status"] == "running" else None,
     )
-    names = (
-        "input_digest",
-        "agent_hash",
-        "closed_segment",
-        "attempt",
-        "session_position",
-        "session_items_stored",
-        "timeout_seconds",
-        "executed_seconds",
-        "deadline_at",
-        "last_agent",
-        "application_version",
-        "adopted_from",
-        "session_place",
-    )
+    names = StoredRun.__dataclass_fields__.keys() - {"run", "request"}
     return StoredRun(run=run, request=request, **{name: row[name] for name in names})
 
 

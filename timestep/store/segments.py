@@ -28,11 +28,11 @@ from timestep.store.run_states import (
     find_snapshot,
     latest_of_run,
 )
-from timestep.store.runs import StoredRun, find_stored_run, get_stored_run, request_values, stored_run
+from timestep.store.runs import REQUEST_COLUMNS, StoredRun, find_stored_run, get_stored_run, request_values, stored_run
 from timestep.store.sessions import read_items
-from timestep.store.tables import JSON, approvals, insert_rows, runs, tool_calls, usage
+from timestep.store.tables import JSON, approvals, insert_rows, runs, sql_type, tool_calls, usage
 from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
-from timestep.store.tool_calls import FINISH_RESERVED, ToolCall, tool_call_values
+from timestep.store.tool_calls import FINISH_RESERVED, ToolCallRow, tool_call_values
 from timestep.store.usage import COLUMNS as USAGE_COLUMNS
 from timestep.store.usage import ModelCallUsage, usage_values
 
@@ -63,37 +63,36 @@ _STARTED_COLUMNS = (*runs.c, sa.column("recorded"))
 
 _START_KNOWN = sa.text(f"update timestep.runs as r set {_START}").columns(*_STARTED_COLUMNS)
 
-_START_NEW = (
-    sa.text(f"""
-insert into timestep.runs as r
-  (id, agent, agent_hash, status, segment, attempt, session_id, session_position, input, input_digest, context, options,
-   parent_run_id, executor_id, application_version, timeout_seconds, deadline_at, segment_started_at, started_at)
-values
-  (:id, :agent, :agent_hash, 'running', :segment, 1, :session_id,
-   {_POSITION.format(session="cast(:session_id as text)", known="null")},
-   :input, :input_digest, :context, :options, :parent_run_id, :executor_id, :application_version, :timeout_seconds,
-   now() + make_interval(secs => cast(:timeout_seconds as float8)), now(), now())
-on conflict (id) do update set {_START}""")
-    .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
-    .columns(*_STARTED_COLUMNS)
-)
+_NEW_RUN = {
+    **{name: f"cast(:{name} as {sql_type(runs.c[name])})" for name in REQUEST_COLUMNS},
+    "agent_hash": ":agent_hash",
+    "status": "'running'",
+    "segment": "cast(:segment as integer)",
+    "attempt": "1",
+    "session_position": _POSITION.format(session="cast(:session_id as text)", known="null"),
+    "executor_id": ":executor_id",
+    "application_version": ":application_version",
+    "deadline_at": "now() + make_interval(secs => cast(:timeout_seconds as float8))",
+    "segment_started_at": "now()",
+    "started_at": "now()",
+}
+"""The columns of the row of a run that starts here, and the SQL of each."""
 
-_START_FROM_SNAPSHOT = (
-    sa.text(f"""
-with claim as ({CLAIM_FOR_RUN})
-insert into timestep.runs as r
-  (id, agent, agent_hash, status, segment, attempt, session_id, session_position, input, input_digest, context, options,
-   parent_run_id, executor_id, application_version, timeout_seconds, deadline_at, segment_started_at, started_at)
-select
-  :id, :agent, :agent_hash, 'running', cast(:segment as integer), 1, :session_id,
-  {_POSITION.format(session="cast(:session_id as text)", known="null")},
-  cast(:input as json), :input_digest, cast(:context as json), cast(:options as json), :parent_run_id, :executor_id,
-  :application_version, cast(:timeout_seconds as float8),
-  now() + make_interval(secs => cast(:timeout_seconds as float8)), now(), now()
-where exists (select from claim) or exists (select from timestep.runs known where known.id = :id)
-on conflict (id) do update set {_START}""")
-    .bindparams(*(sa.bindparam(name, type_=JSON) for name in ("input", "context", "options")))
-    .columns(*_STARTED_COLUMNS)
+
+def _starting(*, before: str = "", where: str = "") -> sa.TextualSelect:
+    """Return the statement that makes a run's row, or brings it up to date, for a segment that starts."""
+    text = (
+        f"{before} insert into timestep.runs as r ({', '.join(_NEW_RUN)}) "
+        f"select {', '.join(_NEW_RUN.values())} {where} on conflict (id) do update set {_START}"
+    )
+    given = (sa.bindparam(name, type_=JSON) for name in ("input", "context", "options"))
+    return sa.text(text).bindparams(*given).columns(*_STARTED_COLUMNS)
+
+
+_START_NEW = _starting()
+_START_FROM_SNAPSHOT = _starting(
+    before=f"with claim as ({CLAIM_FOR_RUN})",
+    where="where exists (select from claim) or exists (select from timestep.runs known where known.id = :id)",
 )
 """As `_START_NEW`, of a run that goes on from a stored snapshot: without its claim there is no row."""
 
@@ -213,7 +212,7 @@ class Closing:
     session_items: Sequence[dict[str, Any]] = ()
     items_written: int = 0
     snapshot: Snapshot | None = None
-    tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
+    tool_calls: Sequence[ToolCallRow] = field(default_factory=tuple)
     model_calls: Sequence[ModelCallUsage] = field(default_factory=tuple)
     approvals: Sequence[Approval] = field(default_factory=tuple)
     continues: bool = False

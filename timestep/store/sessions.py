@@ -7,8 +7,6 @@ of the commits, are never given twice, and two writers never meet. Writers in ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,21 +29,6 @@ _RAISE = (
     )
     .returning(sessions.c.last_position)
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionSummary:
-    """One session as listed."""
-
-    session_id: str
-    items: int
-    created_at: datetime
-    updated_at: datetime
-
-
-def create_session(connection: sa.Connection, session_id: str) -> None:
-    """Make the session if it is not there."""
-    connection.execute(insert(sessions).values(id=session_id).on_conflict_do_nothing())
 
 
 def read_items(
@@ -122,22 +105,6 @@ def clear_session(connection: sa.Connection, session_id: str) -> None:
     """Remove every item; the session itself stays, and its positions go on rising."""
     if _touch(connection, session_id):
         connection.execute(sa.delete(session_items).where(session_items.c.session_id == session_id))
-
-
-def list_sessions(connection: sa.Connection, *, limit: int = 100) -> list[SessionSummary]:
-    """Return the sessions, the last changed first."""
-    count = (
-        sa.select(sa.func.count())
-        .where(session_items.c.session_id == sessions.c.id)
-        .correlate(sessions)
-        .scalar_subquery()
-    )
-    query = sa.select(sessions.c.id, count, sessions.c.created_at, sessions.c.updated_at)
-    rows = connection.execute(query.order_by(sessions.c.updated_at.desc(), sessions.c.id).limit(limit))
-    return [
-        SessionSummary(session_id=session_id, items=items, created_at=created_at, updated_at=updated_at)
-        for session_id, items, created_at, updated_at in rows
-    ]
 
 
 def _take_positions(connection: sa.Connection, session_id: str, count: int) -> int:

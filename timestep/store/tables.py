@@ -499,7 +499,7 @@ def insert_rows(
     """
     same, made = same or {}, made or {}
     varying = [name for name in columns if name not in same]
-    arrays = ", ".join(f"cast(:{prefix}_{name} as {_sql_type(table.c[name])}[])" for name in varying)
+    arrays = ", ".join(f"cast(:{prefix}_{name} as {sql_type(table.c[name])}[])" for name in varying)
     values = ", ".join(same.get(name, made.get(name, f"{prefix}.{name}")) for name in columns)
     source = f"{after}, " if after else ""
     return (
@@ -529,7 +529,8 @@ def _array_element(value: str | int | bool | date | None) -> str:
     return f'"{text}"'
 
 
-def _sql_type(column: sa.Column[Any]) -> str:
+def sql_type(column: sa.Column[Any]) -> str:
+    """Return the name of a column's type in SQL."""
     names = {
         sa.JSON: "json", sa.BigInteger: "bigint", sa.Integer: "integer", sa.Text: "text", sa.Boolean: "boolean",
         sa.Date: "date", sa.Float: "float8",

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 import sqlalchemy as sa
 
 from timestep.records import PriceData, UsageKey, UsageTotal
-from timestep.store.tables import insert_rows, row_values, runs, usage
+from timestep.store.tables import row_values, runs, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,6 @@ class ModelCallUsage:
 
 
 COLUMNS = tuple(ModelCallUsage.__dataclass_fields__)
-_INSERT = sa.text(insert_rows(usage, COLUMNS, "used"))
-
-
-def insert_usage(connection: sa.Connection, calls: Sequence[ModelCallUsage]) -> None:
-    """Store the calls; those that are there already stay as they are. May be repeated."""
-    if calls:
-        connection.execute(_INSERT, usage_values(calls))
 
 
 def usage_values(calls: Sequence[ModelCallUsage]) -> dict[str, str]:

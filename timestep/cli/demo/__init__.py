@@ -24,10 +24,10 @@ from timestep.cli.output import coloured, emit, emit_json, json_option
 from timestep.errors import TimestepError
 
 if TYPE_CHECKING:
-    from timestep.cli.connect import Desk
     from timestep.cli.demo.proof import Count, Kill
     from timestep.cli.demo.screen import Screen
     from timestep.cli.demo.side_log import LogLine, SideLog
+    from timestep.client.connector import Connector
 
 NEEDED_BODIES = 15
 """Bodies that the scripted run needs: 7 model calls, 7 tool calls, a handoff. For choosing when to kill alone."""
@@ -112,7 +112,7 @@ def command(context: click.Context, seed: int | None, kills: int, asked: str | N
 
 
 def _introduce(seed: int, kills: int, model: str) -> None:
-    from timestep.cli.database_checks import look_at_database
+    from timestep.client.database import look_at_database
     from timestep.settings import current_settings
 
     times = {0: "not killed this time", 1: "killed (kill -9) at a random step and started again"}.get(
@@ -134,13 +134,13 @@ def _introduce(seed: int, kills: int, model: str) -> None:
 
 def _play(drama: Drama, kills: int, folder: Path) -> None:
     """Start the run's process, kill it, and start it again, until the run has its answer."""
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
 
     known: frozenset[int] = frozenset()
-    with _started(drama, folder, known) as first, open_desk() as desk:
+    with _started(drama, folder, known) as first, connect() as connector:
         is_done = _watch(drama, first, kills_left=kills, folder=folder)
         while not is_done:
-            known = _after_kill(drama, desk)
+            known = _after_kill(drama, connector)
             with _started(drama, folder, known) as process:
                 is_done = _watch(drama, process, kills_left=kills - len(drama.kills), folder=folder)
         drama.screen.end()
@@ -196,14 +196,14 @@ def _choose_kill(drama: Drama, kills_left: int) -> tuple[int, float]:
     return drama.random.randint(1, latest), drama.random.uniform(0, 0.6)
 
 
-def _after_kill(drama: Drama, desk: Desk) -> frozenset[int]:
+def _after_kill(drama: Drama, connector: Connector) -> frozenset[int]:
     """Keep what Postgres has recorded of the run at this kill, and return it."""
     from timestep.cli.demo.proof import Kill
+    from timestep.client.runs import list_segment_steps
 
     time.sleep(SETTLE_SECONDS)
     pid = drama.screen.processes[-1].pid
-    steps = desk.client.list_workflow_steps(drama.run_id, load_output=False)
-    recorded = frozenset(step["function_id"] for step in steps)
+    recorded = frozenset(step.step_id for step in list_segment_steps(connector, drama.run_id, 1))
     drama.kills.append(Kill(pid=pid, recorded=recorded, lines=len(drama.lines)))
     drama.screen.killed(recorded)
     return recorded

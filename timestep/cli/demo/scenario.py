@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from agents import Agent, Model, ModelResponse, ModelSettings, function_tool, handoff
@@ -26,6 +26,9 @@ Call = tuple[str, str, dict[str, Any]]
 Script = Callable[[set[str]], list[Call] | str]
 """What an agent does, decided from the ids of the calls that have a result: more calls, or its answer."""
 
+Work = Callable[[str, str, float], Awaitable[None]]
+"""What the body of a tool does: agent, tool, and for how many seconds."""
+
 
 def build_planner(log: SideLog, model_name: str) -> Agent[Any]:
     """Return the planner; the bodies of all its steps write to `log`."""
@@ -33,67 +36,40 @@ def build_planner(log: SideLog, model_name: str) -> Agent[Any]:
     def model(agent: str, script: Script) -> Model:
         return LoggedModel(_model(model_name, script), agent, log)
 
-    def work(agent: str, name: str, seconds: float) -> Callable[[], Any]:
-        async def body() -> None:
-            with log.body("tool", agent, name):
-                await asyncio.sleep(seconds)
-
-        return body
+    async def work(agent: str, name: str, seconds: float) -> None:
+        with log.body("tool", agent, name):
+            await asyncio.sleep(seconds)
 
     @function_tool
     async def weather(city: str) -> str:
         """Return the weather of tomorrow."""
-        await work("planner", "weather", 0.4)()
+        await work("planner", "weather", 0.4)
         return f"{city}: sun, 21 degrees"
 
     @function_tool
     async def flights(city: str) -> str:
         """Return a flight for tomorrow."""
-        await work("planner", "flights", 0.9)()
+        await work("planner", "flights", 0.9)
         return f"TP 531 to {city} at 07:05"
-
-    @function_tool
-    async def museums(city: str) -> str:
-        """Return a museum."""
-        await work("guide", "museums", 0.5)()
-        return f"{city}: the tile museum"
-
-    @function_tool
-    async def restaurants(city: str) -> str:
-        """Return a restaurant."""
-        await work("guide", "restaurants", 0.7)()
-        return f"{city}: Cervejaria Ramiro"
 
     @function_tool
     async def book_flight(flight: str) -> str:
         """Book a flight."""
-        await work("planner", "book_flight", 0.7)()
+        await work("planner", "book_flight", 0.7)
         return f"{flight} is booked"
 
     @function_tool
     async def book_table(restaurant: str) -> str:
         """Book a table for the evening."""
-        await work("planner", "book_table", 0.5)()
+        await work("planner", "book_table", 0.5)
         return f"a table at {restaurant} is booked"
-
-    @function_tool
-    async def save_plan(plan: str) -> str:
-        """Save the finished plan."""
-        await work("writer", "save_plan", 0.6)()
-        return "saved"
 
     async def hand_over(_: Any) -> None:
         with log.body("handoff", "planner", "writer"):
             pass
 
-    guide = Agent[Any](
-        name="guide", instructions="You know the city. Ask both of your tools at once, then answer in one sentence.",
-        tools=[museums, restaurants], model=model("guide", _guide),
-    )  # fmt: skip
-    writer = Agent[Any](
-        name="writer", instructions="Save the plan with save_plan, then tell it in two sentences.",
-        tools=[save_plan], model=model("writer", _writer),
-    )  # fmt: skip
+    guide = _build_guide(work, model("guide", _guide))
+    writer = _build_writer(work, model("writer", _writer))
     return Agent[Any](
         name="planner",
         instructions="Plan a day. First ask weather, flights and local_guide at once. Then call book_flight and "
@@ -108,6 +84,38 @@ def build_planner(log: SideLog, model_name: str) -> Agent[Any]:
         handoffs=[handoff(writer, on_handoff=hand_over)],
         model=model("planner", _planner),
     )
+
+
+def _build_guide(work: Work, model: Model) -> Agent[Any]:
+    @function_tool
+    async def museums(city: str) -> str:
+        """Return a museum."""
+        await work("guide", "museums", 0.5)
+        return f"{city}: the tile museum"
+
+    @function_tool
+    async def restaurants(city: str) -> str:
+        """Return a restaurant."""
+        await work("guide", "restaurants", 0.7)
+        return f"{city}: Cervejaria Ramiro"
+
+    return Agent[Any](
+        name="guide", instructions="You know the city. Ask both of your tools at once, then answer in one sentence.",
+        tools=[museums, restaurants], model=model,
+    )  # fmt: skip
+
+
+def _build_writer(work: Work, model: Model) -> Agent[Any]:
+    @function_tool
+    async def save_plan(plan: str) -> str:
+        """Save the finished plan."""
+        await work("writer", "save_plan", 0.6)
+        return "saved"
+
+    return Agent[Any](
+        name="writer", instructions="Save the plan with save_plan, then tell it in two sentences.",
+        tools=[save_plan], model=model,
+    )  # fmt: skip
 
 
 class LoggedModel(Model):

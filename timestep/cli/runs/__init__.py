@@ -27,7 +27,7 @@ from timestep.errors import RunStateError
 from timestep.records import RUN_STATUSES, Run, RunStatus, Step
 
 if TYPE_CHECKING:
-    from timestep.cli.runs.trace import Node
+    from timestep.client.trace import Node
 
 LONGEST_EXCERPT = 200
 """Characters of an input, an output or a result in a table."""
@@ -82,7 +82,7 @@ def list_command(
       timestep runs list --status failed --agent support
       timestep runs list --stranded
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.runs import find_runs
 
     if stranded:
@@ -90,9 +90,9 @@ def list_command(
             raise click.UsageError("--stranded lists the stranded runs of all: leave the other filters out.")
         _list_stranded(limit, as_json=as_json)
         return
-    with open_desk() as desk:
+    with connect() as connector:
         found = find_runs(
-            desk.database, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
+            connector, statuses=statuses, agent=agent, session_id=session_id, id_prefix=id_prefix, limit=limit
         )
     if as_json:
         emit_json(found)
@@ -118,11 +118,11 @@ def list_command(
 
 
 def _list_stranded(limit: int, *, as_json: bool) -> None:
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.executors import list_stranded_runs
 
-    with open_desk() as desk:
-        found = list_stranded_runs(desk.database, desk.client, limit=limit)
+    with connect() as connector:
+        found = list_stranded_runs(connector, limit=limit)
     if as_json:
         emit_json(found)
         return
@@ -148,20 +148,19 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep runs show order-43
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.cli.runs.asked import waiting_lines
-    from timestep.cli.runs.trace import trace_of
-    from timestep.client.runs import full_run_id, list_steps
-    from timestep.store.approvals import open_approvals
-    from timestep.store.queues import find_place
-    from timestep.store.runs import get_stored_run
+    from timestep.client.approvals import open_approvals
+    from timestep.client.executors import list_live_executors
+    from timestep.client.runs import find_session_place, full_run_id, get_run, list_steps
+    from timestep.client.trace import trace_of
 
-    with open_desk() as desk:
-        run = desk.database.run_sync(get_stored_run, full_run_id(desk.database, run_id)).run
-        place = desk.database.run_sync(find_place, run.run_id) if run.status == "queued" else None
-        trace = trace_of(run, list_steps(desk.client, run))
-        asked = desk.database.run_sync(open_approvals, run.run_id)
-        executors = desk.live_executors(run.agent)
+    with connect() as connector:
+        run = get_run(connector, full_run_id(connector, run_id))
+        place = find_session_place(connector, run.run_id) if run.status == "queued" else None
+        trace = trace_of(run, list_steps(connector, run))
+        asked = open_approvals(connector, run.run_id)
+        executors = list_live_executors(connector, agent=run.agent)
     if as_json:
         emit_json({"run": run, "approvals": asked, "segments": [node.to_json() for node in trace]})
         return
@@ -192,13 +191,12 @@ def steps(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     Example:
       timestep runs steps order-43 --json
     """
-    from timestep.cli.connect import open_desk
-    from timestep.client.runs import full_run_id, list_steps
-    from timestep.store.runs import get_stored_run
+    from timestep.cli.connect import connect
+    from timestep.client.runs import full_run_id, get_run, list_steps
 
-    with open_desk() as desk:
-        run = desk.database.run_sync(get_stored_run, full_run_id(desk.database, run_id)).run
-        found = list_steps(desk.client, run)
+    with connect() as connector:
+        run = get_run(connector, full_run_id(connector, run_id))
+        found = list_steps(connector, run)
     if as_json:
         emit_json(found)
         return
@@ -239,18 +237,17 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
     Example:
       timestep runs result order-43 --wait 60
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.cli.runs.ending import show_ending
-    from timestep.client.runs import SETTLED, full_run_id, wait_run
-    from timestep.store.runs import get_stored_run
+    from timestep.client.runs import SETTLED, full_run_id, get_run, wait_run
 
-    with open_desk() as desk:
-        run_id = full_run_id(desk.database, run_id)
-        run = desk.database.run_sync(get_stored_run, run_id).run
+    with connect() as connector:
+        run_id = full_run_id(connector, run_id)
+        run = get_run(connector, run_id)
         if run.status not in SETTLED and wait_seconds:
 
             async def wait() -> Run:
-                stored = await asyncio.wait_for(wait_run(desk.database, run_id), wait_seconds)
+                stored = await asyncio.wait_for(wait_run(connector, run_id), wait_seconds)
                 return stored.run
 
             with contextlib.suppress(TimeoutError):
@@ -260,7 +257,7 @@ def result(context: click.Context, run_id: str, wait_seconds: float, as_json: bo
                 f"The run {run_id!r} is {run.status} and has no result yet.",
                 hint=f"Wait for it: timestep runs result {run_id} --wait 60",
             )
-        context.exit(show_ending(desk.database, run, as_json=as_json))
+        context.exit(show_ending(connector, run, as_json=as_json))
 
 
 @command.command()
@@ -280,15 +277,15 @@ def tail(context: click.Context, run_id: str, as_json: bool, from_offset: int, r
       timestep runs tail order-43
       timestep runs tail order-43 --json --from-offset 12
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.cli.runs.tail import tail_run
     from timestep.client.runs import full_run_id
 
     if raw and not as_json:
         raise click.UsageError("--raw needs --json: text that was replaced cannot be told from the rest.")
-    with open_desk() as desk:
-        run_id = full_run_id(desk.database, run_id)
-        context.exit(tail_run(desk, run_id, from_offset=from_offset, raw=raw, as_json=as_json))
+    with connect() as connector:
+        run_id = full_run_id(connector, run_id)
+        context.exit(tail_run(connector, run_id, from_offset=from_offset, raw=raw, as_json=as_json))
 
 
 @command.command()
@@ -303,13 +300,13 @@ def cancel(run_ids: tuple[str, ...], children: bool) -> None:
     Example:
       timestep runs cancel order-43
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
     from timestep.client.runs import cancel_run, full_run_id
 
-    with open_desk() as desk:
+    with connect() as connector:
         for text in run_ids:
-            run_id = full_run_id(desk.database, text)
-            before = cancel_run(desk.database, desk.client, run_id, children=children)
+            run_id = full_run_id(connector, text)
+            before = cancel_run(connector, run_id, children=children)
             note(f"The run {before.run_id} was {before.status} and is cancelled.")
 
 
@@ -323,14 +320,15 @@ def resume(run_ids: tuple[str, ...], max_turns: int | None) -> None:
     Example:
       timestep runs resume order-43 --max-turns 30
     """
-    from timestep.cli.connect import open_desk
+    from timestep.cli.connect import connect
+    from timestep.client.executors import list_live_executors
     from timestep.client.runs import full_run_id, resume_run
 
-    with open_desk() as desk:
+    with connect() as connector:
         for text in run_ids:
-            before = resume_run(desk.database, desk.client, full_run_id(desk.database, text), max_turns=max_turns)
+            before = resume_run(connector, full_run_id(connector, text), max_turns=max_turns)
             note(f"The run {before.run_id} was {before.status} and is queued to go on.")
-            if not desk.live_executors(before.agent):
+            if not list_live_executors(connector, agent=before.agent):
                 note(f"No live executor has the agent {before.agent!r}; start one:  timestep worker MODULE")
 
 
@@ -340,7 +338,7 @@ for verb in (answer, settle, raise_limits):
 
 def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
     from timestep.cli.runs.ending import error_text
-    from timestep.cli.runs.trace import turns_of
+    from timestep.client.trace import turns_of
 
     turns = turns_of(trace)
     tokens = max(run.usage.input_tokens + run.usage.output_tokens, sum(node.tokens for node in trace))

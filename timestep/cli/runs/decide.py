@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from timestep.cli.output import note
-from timestep.errors import InvalidInputError
-from timestep.records import Approval, ApprovalKind, RunLimits
+from timestep.errors import AmbiguousCallError, InvalidInputError
+from timestep.records import Approval, RunLimits
 
 if TYPE_CHECKING:
-    from timestep.cli.connect import Desk
-    from timestep.store.connection import Database
+    from timestep.client.approvals import Decision
+    from timestep.client.connector import Connector
 
 F = TypeVar("F", bound=Callable[..., Any])
-Verb = Callable[[Approval, "Database"], Coroutine[Any, Any, Approval]]
 
 
 def by_option(function: F) -> F:
@@ -65,12 +63,9 @@ def answer(run_id: str, text: str, call_id: str | None, by: str) -> None:
     Example:
       timestep runs answer order-43 "The blue one"
     """
-    from timestep.client import approvals
+    from timestep.client.approvals import answer_to_question
 
-    def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
-        return approvals.answer(asked.run_id, text, by=by, approval_id=asked.id, database=database)
-
-    take_decision(run_id, call_id, ("question",), decide)
+    take_decision(run_id, call_id, answer_to_question(text, by=by))
 
 
 @click.command()
@@ -90,19 +85,13 @@ def settle(run_id: str, happened: str | None, did_not_happen: bool, fail: bool, 
     Example:
       timestep runs settle order-43 --happened '"paid, receipt 7"'
     """
-    from timestep.client import approvals
+    from timestep.client.approvals import Outcome, settlement
 
     if (happened is not None) + did_not_happen + fail != 1:
         raise click.UsageError("Say one of --happened JSON, --did-not-happen and --fail.")
     result = None if happened is None else _json_of(happened)
-    outcome: approvals.Outcome = "fail" if fail else "did_not_happen" if did_not_happen else "happened"
-
-    def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
-        return approvals.settle(
-            asked.run_id, by=by, outcome=outcome, result=result, approval_id=asked.id, database=database
-        )
-
-    take_decision(run_id, call_id, ("outcome_unknown",), decide)
+    outcome: Outcome = "fail" if fail else "did_not_happen" if did_not_happen else "happened"
+    take_decision(run_id, call_id, settlement(outcome, by=by, result=result))
 
 
 @click.command("raise-limits")
@@ -123,52 +112,66 @@ def raise_limits(run_id: str, max_seconds: float | None, by: str, **limits: int 
     Example:
       timestep runs raise-limits order-43 --max-turns 60
     """
-    from timestep.client import approvals
+    from timestep.client.approvals import higher_limits
 
     if max_seconds is not None and not (math.isfinite(max_seconds) and max_seconds > 0):
         raise click.UsageError(f"--max-seconds is a number above 0, not {max_seconds}.")
     if max_seconds is None and not any(limits.values()):
         raise click.UsageError("Say the new limit, such as --max-turns 60.")
     raised = RunLimits(max_seconds=max_seconds, **limits)  # type: ignore[arg-type]
-
-    def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
-        return approvals.raise_limits(asked.run_id, raised, by=by, approval_id=asked.id, database=database)
-
-    take_decision(run_id, None, ("limit",), decide)
+    take_decision(run_id, None, higher_limits(raised, by=by))
 
 
-def take_decision(text: str, call_id: str | None, kinds: tuple[ApprovalKind, ...], verb: Verb) -> None:
-    """Let `verb` decide the approval that a person means, and say what was decided and what happens next."""
-    from timestep.cli.connect import open_desk
-    from timestep.cli.runs.asked import commands, find_asked
-    from timestep.store.approvals import open_approvals
+def take_decision(text: str, call_id: str | None, decision: Decision) -> None:
+    """Decide the approval that a person means, and say what was decided and what happens next."""
+    from timestep.cli.connect import connect
+    from timestep.client import approvals
 
-    with open_desk() as desk:
-        asked = find_asked(desk.database, text, call_id, kinds=kinds)
+    with connect() as connector:
         try:
-            made = asyncio.run(verb(asked, desk.database))
-        except InvalidInputError as error:
-            others = desk.database.run_sync(open_approvals, asked.run_id)
-            if asked.kind == "limit":  # its hint is for programs
-                error.hint = f"Type `{commands(asked, others)[0]}` with more than {asked.details['used']}."
+            asked = approvals.find_asked(connector, text, call_id, kinds=decision.kinds)
+        except AmbiguousCallError as error:
+            error.hint = "Type the id of one of them in the place of the run's."
             raise
-        _tell(desk, made)
+        try:
+            made = approvals.decide(connector, asked, decision)
+        except InvalidInputError as error:
+            error.hint = _typed(connector, asked, decision) or error.hint
+            raise
+        _tell(connector, made)
 
 
-def _tell(desk: Desk, made: Approval) -> None:
-    from timestep.cli.runs.asked import call_text, commands, kind_text, wish
+def _typed(connector: Connector, asked: Approval, decision: Decision) -> str | None:
+    """Return what to type instead of a decision that was refused, where the hint is for programs."""
+    from timestep.cli.runs.asked import commands
+    from timestep.client.approvals import open_approvals
+
+    is_of_kind = not decision.kinds or asked.kind in decision.kinds
+    if is_of_kind and asked.kind != "limit":
+        return None
+    others = open_approvals(connector, asked.run_id)
+    if asked not in others:
+        return f"Look at it: `timestep approvals show {shlex.quote(asked.id)}`."
+    typed = commands(asked, others)[0]
+    return f"Type `{typed}` with more than {asked.details['used']}." if is_of_kind else f"Type `{typed}`."
+
+
+def _tell(connector: Connector, made: Approval) -> None:
+    from timestep.cli.runs.asked import commands
     from timestep.cli.runs.ending import error_text
-    from timestep.store.approvals import approvals_of_segment, open_approvals
-    from timestep.store.runs import get_stored_run
+    from timestep.client.approvals import approvals_of_segment, open_approvals
+    from timestep.client.asked import call_text, kind_text, wish
+    from timestep.client.executors import list_live_executors
+    from timestep.client.runs import get_run
 
     shown = call_text(made) if made.kind in ("approval", "outcome_unknown") else f"the {kind_text(made)}"
     note(f"{_past(made)} {shown} of run {made.run_id}.")
     if made.is_sticky and made.kind == "approval":
-        same = desk.database.run_sync(approvals_of_segment, made.run_id, made.segment)
+        same = approvals_of_segment(connector, made.run_id, made.segment)
         also = [each for each in same if each.decided_at == made.decided_at and each.id != made.id]
         note(f"So is every further call of {made.tool} by {made.agent} in this run" + _open_ones(len(also)))
-    run = desk.database.run_sync(get_stored_run, made.run_id).run
-    asked = desk.database.run_sync(open_approvals, made.run_id)
+    run = get_run(connector, made.run_id)
+    asked = open_approvals(connector, made.run_id)
     if run.status == "interrupted" and asked:
         note(f"The run still waits for {len(asked)} decision{'' if len(asked) == 1 else 's'}:")
         for each in asked:
@@ -179,7 +182,7 @@ def _tell(desk: Desk, made: Approval) -> None:
         note(f"The run has failed: {error_text(run)}")
         return
     name = shlex.quote(made.run_id)
-    if desk.live_executors(run.agent):
+    if list_live_executors(connector, agent=run.agent):
         note("The run goes on.")
     else:
         note(f"The run goes on as soon as an executor has the agent {run.agent!r}; none is alive.")

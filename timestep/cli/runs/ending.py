@@ -7,17 +7,18 @@ import shlex
 from collections.abc import Sequence
 
 from timestep.cli.errors import ExitCode, show_error
-from timestep.cli.output import clean, emit, emit_json
-from timestep.cli.runs.asked import commands, wish
+from timestep.cli.output import emit, emit_json
+from timestep.cli.runs.asked import commands
+from timestep.client.approvals import open_approvals
+from timestep.client.asked import clean, wish
+from timestep.client.connector import Connector
 from timestep.records import Approval, Run
-from timestep.store.approvals import open_approvals
-from timestep.store.connection import Database
 
 RESUME_HINT = "Look at it with `timestep runs show {0}`; continue it with `timestep runs resume {0}`."
 
 
 def show_ending(
-    database: Database, run: Run, *, as_json: bool, has_answer: bool = False, module: str | None = None
+    connector: Connector, run: Run, *, as_json: bool, has_answer: bool = False, module: str | None = None
 ) -> ExitCode:
     """Print how a settled run ended and return the exit code; its output only without `has_answer`.
 
@@ -37,7 +38,7 @@ def show_ending(
         why = "reached its time limit" if run.reason == "timeout" else f"was cancelled ({run.reason})"
         show_error(f"The run {run.run_id!r} {why}.", hint)
         return ExitCode.RUN_FAILED
-    asked = database.run_sync(open_approvals, run.run_id)
+    asked = open_approvals(connector, run.run_id)
     if not asked:
         why = f": {error_text(run)}" if run.error is not None else "."
         show_error(f"The run {run.run_id!r} is interrupted ({run.reason}){why}", hint)

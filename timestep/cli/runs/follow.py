@@ -6,13 +6,12 @@ import sys
 from contextlib import aclosing
 from typing import Any
 
-from dbos import DBOSClient
-
 from timestep.cli.output import clean, note
-from timestep.client.events import stream_run
+from timestep.client.connector import Connector
+from timestep.client.events import stream_events
+from timestep.client.runs import read_run
 from timestep.ids import kind_of_step
-from timestep.store.connection import Database
-from timestep.store.runs import StoredRun, get_stored_run
+from timestep.records import Run
 
 NO_EXECUTOR = "agent_not_registered"
 """Reason of a run that was taken by an executor without its agent: it goes on by itself where the agent is known."""
@@ -86,20 +85,20 @@ def step_line(event: dict[str, Any]) -> str:
     return "  ".join(part for part in [*parts, "failed" if event["is_error"] else ""] if part)
 
 
-async def follow_run(database: Database, client: DBOSClient, run_id: str, printer: AnswerPrinter) -> StoredRun:
+async def follow_run(connector: Connector, run_id: str, printer: AnswerPrinter) -> Run:
     """Print a run as it goes until it has ended or waits for a person, over all its segments, and return it."""
-    async with aclosing(stream_run(run_id, database=database, client=client)) as events:
+    async with aclosing(stream_events(connector, run_id)) as events:
         async for event in events:
             printer.show(event)
             if event["type"] not in ("run_interrupted", "run_finished"):
                 continue
-            stored = await database.run_until_done(get_stored_run, run_id)
+            run = await read_run(connector, run_id)
             if event["type"] == "run_interrupted":
-                if stored.run.status != "interrupted" or stored.run.segment != event["segment"]:
+                if run.status != "interrupted" or run.segment != event["segment"]:
                     continue  # it has gone on since
-                if stored.run.reason == NO_EXECUTOR:
-                    note(f"No executor that took the run knows the agent {stored.run.agent!r}; it waits for one.")
+                if run.reason == NO_EXECUTOR:
+                    note(f"No executor that took the run knows the agent {run.agent!r}; it waits for one.")
                     continue
             printer.end()
-            return stored
+            return run
     raise AssertionError("a stream ends with the end of its run")

@@ -6,29 +6,31 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
-from timestep.cli.connect import Desk
 from timestep.cli.errors import ExitCode
 from timestep.cli.output import clean, emit, emit_json_line, note
 from timestep.cli.runs.ending import show_ending
 from timestep.cli.runs.follow import AnswerPrinter, step_line
-from timestep.client.events import stream_run
-from timestep.store.runs import get_stored_run
+from timestep.client.connector import Connector
+from timestep.client.events import stream_events
+from timestep.client.runs import get_run
 
 
-def tail_run(desk: Desk, run_id: str, *, from_offset: int, raw: bool, as_json: bool) -> ExitCode:
+def tail_run(connector: Connector, run_id: str, *, from_offset: int, raw: bool, as_json: bool) -> ExitCode:
     """Print the events of a run to its end and return the exit code; Ctrl-C ends it, and the run goes on."""
     printer = AnswerPrinter(prints_text=True)
     try:
-        asyncio.run(_tail(desk, run_id, printer, from_offset=from_offset, raw=raw, as_json=as_json))
+        asyncio.run(_tail(connector, run_id, printer, from_offset=from_offset, raw=raw, as_json=as_json))
     except KeyboardInterrupt:
         printer.end()
         return ExitCode.INTERRUPTED
-    run = desk.database.run_sync(get_stored_run, run_id).run
-    return show_ending(desk.database, run, as_json=False, has_answer=as_json or printer.has_answer)
+    run = get_run(connector, run_id)
+    return show_ending(connector, run, as_json=False, has_answer=as_json or printer.has_answer)
 
 
-async def _tail(desk: Desk, run_id: str, printer: AnswerPrinter, *, from_offset: int, raw: bool, as_json: bool) -> None:
-    events = stream_run(run_id, from_offset, raw=raw, database=desk.database, client=desk.client)
+async def _tail(
+    connector: Connector, run_id: str, printer: AnswerPrinter, *, from_offset: int, raw: bool, as_json: bool
+) -> None:
+    events = stream_events(connector, run_id, from_offset, raw=raw)
     async with aclosing(events):
         async for event in events:
             if as_json:

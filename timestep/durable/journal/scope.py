@@ -23,6 +23,7 @@ from timestep.durable.journal.halt import Halt
 from timestep.durable.journal.stream_writer import StreamWriter
 from timestep.durable.seams import dbos_journal, dbos_sdk
 from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
+from timestep.durable.seams.sdk_calls import call_id_of, field_of
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
 from timestep.store.segments import Used
@@ -161,13 +162,13 @@ class Scope:
         self.slots, self.taken = {}, []
         nested: list[CallSlot] = []
         for call in calls:
-            if _field(call, "type") not in LOCAL_CALLS:
+            if field_of(call, "type") not in LOCAL_CALLS:
                 continue
-            call_id = str(_field(call, "call_id") or _field(call, "id") or "")
+            call_id = call_id_of(call)
             same = self.slots.setdefault(call_id, deque())
             slot = CallSlot(key=_key_of(call_id) + (f"#{len(same) + 1}" if same else ""))
             same.append(slot)
-            tool = by_name.get(str(_field(call, "name")))
+            tool = by_name.get(str(field_of(call, "name")))
             if tool is not None and tool.tool_input_guardrails:
                 slot.input_guardrails.extend((self.reserve(), self.reserve()))  # before and after an approval
             if is_agent_tool(tool):
@@ -245,13 +246,9 @@ def _key_of(call_id: str) -> str:
 
 
 def _effects_of(call: Any) -> int:
-    if _field(call, "type") != "apply_patch_call" and _field(call, "name") != "apply_patch":
+    if field_of(call, "type") != "apply_patch_call" and field_of(call, "name") != "apply_patch":
         return 1
     try:
         return max(1, len(apply_patch_operations(call, context_wrapper=RunContextWrapper(None))))
     except Exception:  # noqa: BLE001 - the SDK reports a malformed call itself when it executes it
         return 1
-
-
-def _field(call: Any, name: str) -> Any:
-    return call.get(name) if isinstance(call, dict) else getattr(call, name, None)

@@ -11,8 +11,8 @@ from collections.abc import Generator
 from timestep.durable.process.engine import engine
 from timestep.store.runs import settled_among
 
-WATCH_SECONDS = 0.5
-"""How often is looked whether a run was cancelled, or ended in another process."""
+ENDED_POLL_SECONDS = 0.5
+"""How often to check whether a run was cancelled, or ended in another process."""
 
 
 class _Watch:
@@ -38,7 +38,7 @@ class _Watch:
     def _plan(self) -> None:
         loop = self._loop()
         if loop is not None and self._next is None and self._look is None:
-            self._next = loop.call_later(WATCH_SECONDS, self._begin)
+            self._next = loop.call_later(ENDED_POLL_SECONDS, self._begin)
 
     def _begin(self) -> None:
         self._next = None

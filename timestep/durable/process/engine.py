@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dbos import DBOS, DBOSClient
 
+from timestep.client.connector import Connector
 from timestep.errors import UnsupportedError
 from timestep.settings import Settings
 from timestep.store.connection import Database
@@ -25,10 +26,19 @@ class Engine:
     """The launched engine of a process."""
 
     settings: Settings
-    database: Database
-    client: DBOSClient
+    connector: Connector
     executor_id: str
     application_version: str
+
+    @property
+    def database(self) -> Database:
+        """The database of this process."""
+        return self.connector.database
+
+    @property
+    def client(self) -> DBOSClient:
+        """DBOS's client for it."""
+        return self.connector.dbos
 
 
 _engine: Engine | None = None

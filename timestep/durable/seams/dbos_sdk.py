@@ -19,7 +19,6 @@ from dbos import DBOS, DBOSClient
 from dbos._context import DBOSContext
 from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import SystemDatabase
-from sqlalchemy import Engine
 
 from timestep.durable.seams.release_check import DBOS_RELEASE
 from timestep.durable.seams.tool_threads import SortingExecutor
@@ -95,11 +94,6 @@ def owner_token() -> str | None:
     return context.owner_xid if context is not None else None
 
 
-def current_owner(workflow_id: str) -> str | None:
-    """Return the token of the execution that owns a workflow now; blocks on one query."""
-    return instance_of_process()._sys_db.get_workflow_owner(workflow_id)
-
-
 def attempts_of_workflow() -> int:
     """Return how often the workflow of this task was started; blocks on one query."""
     context = dbos_context.get_local_dbos_context()
@@ -131,11 +125,6 @@ def separate_tool_threads(tool_threads: int) -> None:
 def executor_pool() -> Any:
     """Return the thread pool in which DBOS reads and writes checkpoints."""
     return instance_of_process()._executor
-
-
-def system_engine() -> Engine:
-    """Return the engine with which DBOS reads and writes; for counting statements."""
-    return instance_of_process()._sys_db.engine
 
 
 def stream_ends(connection: sa.Connection, workflow_ids: Iterable[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from agents.run_context import RunContextWrapper
 
 from timestep.durable.seams.agents_sdk import get_output_schema
 from timestep.durable.seams.release_check import AGENTS_RELEASE
+from timestep.durable.seams.sdk_calls import call_id_of
 
 
 def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
@@ -148,25 +149,19 @@ def lost_calls(state: RunState[Any], data: Mapping[str, Any]) -> list[str]:
     if state._current_step is None or (data.get("current_step") or {}).get("type") != "next_step_interruption":
         return []
     stored, processed = data.get("last_processed_response") or {}, state._last_processed_response
-    kept = {call_key(call) for call in pending_calls(state)[0]}
+    kept = {call_id_of(call) for call in pending_calls(state)[0]}
     lost: list[str] = []
     for group, kind in _CALL_GROUPS.items():
         for entry in stored.get(group) or []:
             tool, call = entry.get(kind) or {}, entry.get("tool_call") or {}
-            if call_key(call) not in kept:
+            if call_id_of(call) not in kept:
                 lost.append(str(tool.get("name") or tool.get("tool_name") or call.get("name") or kind))
-    nested = {call_key(entry["tool_call"]): entry.get("agent_run_state") for entry in stored.get("functions") or []}
+    nested = {call_id_of(entry["tool_call"]): entry.get("agent_run_state") for entry in stored.get("functions") or []}
     for run in processed.functions if processed is not None else []:
-        if (inner := nested.get(call_key(run.tool_call))) is not None and inner.get("current_step"):
+        if (inner := nested.get(call_id_of(run.tool_call))) is not None and inner.get("current_step"):
             pending = peek_agent_tool_run_result(run.tool_call, scope_id=state._agent_tool_state_scope_id)
             lost += lost_calls(pending.to_state(), inner) if pending is not None else [run.function_tool.name]
     return lost
-
-
-def call_key(call: Any) -> str:
-    """Return the id by which a tool call is known, of the call or of its JSON."""
-    value = call if isinstance(call, Mapping) else vars(call) if hasattr(call, "__dict__") else {}
-    return str(value.get("call_id") or value.get("id") or "")
 
 
 _CALL_GROUPS = {

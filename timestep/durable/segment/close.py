@@ -25,7 +25,7 @@ from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.store.json_text import storable_text
 from timestep.store.runs import StoredRun
 from timestep.store.segments import Closing
-from timestep.store.tool_calls import ToolCall
+from timestep.store.tool_calls import ToolCallRow
 from timestep.store.usage import ModelCallUsage
 from timestep.tools.ask_user import question_of
 
@@ -138,9 +138,9 @@ def _without_secrets(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _tool_call(call: dict[str, Any], segment: Segment) -> ToolCall:
+def _tool_call(call: dict[str, Any], segment: Segment) -> ToolCallRow:
     envelope = call["envelope"]
-    return ToolCall(
+    return ToolCallRow(
         run_id=segment.run_id,
         call_key=call["call_key"],
         segment=segment.number,

@@ -16,7 +16,7 @@ from timestep.durable.journal.child_runs import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.run_state import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed
-from timestep.durable.states.origin import Origin, origin_of, with_origin
+from timestep.durable.states.origin import Given, Origin
 from timestep.durable.states.output import keep_output, load_output
 from timestep.durable.states.state_json import json_of_state
 from timestep.errors import InvalidInputError, NotDurableError
@@ -52,7 +52,7 @@ _STORED_CONFIG = (
 
 def build_request(
     entry: RegisteredAgent,
-    input_items: str | Sequence[Mapping[str, Any]] | RunState[Any],
+    given: Given,
     *,
     session: Any = None,
     session_id: str | None = None,
@@ -81,7 +81,7 @@ def build_request(
     return RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
-        input_items=check_input(input_items, context_type=entry.context_type),
+        input_items=_stored_input(given, context_type=entry.context_type),
         session_id=_session_id(session, session_id),
         context=_context(entry, context),
         max_turns=max_turns,
@@ -91,27 +91,17 @@ def build_request(
         model=model,
         max_turns_per_segment=current_settings().max_turns_per_segment,
         limits=_limits(limits),
-        resumes_snapshot=None if branch else _snapshot_to_claim(input_items),
+        resumes_snapshot=None if branch else given.snapshot_here,
         parent_run_id=parent_run_id(),
     )
 
 
-def check_input(input_items: Any, *, context_type: type | None = None) -> Any:
-    """Return the input of a run as JSON: text, a list of items, or `{"$run_state": ...}`.
-
-    `context_type` is the one that is registered with the agent: a RunState has its context.
+def check_input(input_items: Any) -> Any:
+    """Return an input that is no RunState as JSON: text, or a list of items.
 
     Raises:
         InvalidInputError: it is empty, of another type, or an item is malformed; the message names the item.
     """
-    if isinstance(input_items, RunState):
-        state = cast("RunState[Any]", input_items)
-        origin = origin_of(state)
-        ended = {}
-        if origin is not None and origin.is_final:
-            agent = current_agent_of(state)
-            ended = {OUTPUT_MARK: keep_output(origin.output, agent.output_type if agent is not None else None)}
-        return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
     if isinstance(input_items, str):
         if not input_items.strip():
             raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
@@ -130,21 +120,13 @@ def check_input(input_items: Any, *, context_type: type | None = None) -> Any:
     return items
 
 
-def with_stored_output(state: RunState[Any], given: Mapping[str, Any]) -> RunState[Any]:
-    """Note on the state of a run's input that its run has ended, if it has, and with what output."""
-    if OUTPUT_MARK not in given:
-        return state
+def given_of_stored_state(state: RunState[Any], stored: Mapping[str, Any]) -> Given:
+    """Return the state of a run's stored input, and that its run has ended and with what output, if it has."""
+    if OUTPUT_MARK not in stored:
+        return Given(input=state)
     agent = current_agent_of(state)
-    output = load_output(given[OUTPUT_MARK], agent.output_type if agent is not None else None)
-    return with_origin(state, Origin(is_final=True, output=output))
-
-
-def _snapshot_to_claim(input_items: object) -> int | None:
-    """Return the snapshot that a run claims in the transaction of its start: one of the engine's own database."""
-    origin = origin_of(input_items)
-    if origin is None or origin.is_final or not origin.is_plain_snapshot or not origin.is_in_database_of_process:
-        return None
-    return origin.snapshot_id
+    output = load_output(stored[OUTPUT_MARK], agent.output_type if agent is not None else None)
+    return Given(input=state, origin=Origin(is_final=True, output=output))
 
 
 def run_config_of(
@@ -170,6 +152,17 @@ def with_default_provider(config: RunConfig) -> RunConfig:
     if not is_default_of_the_sdk(config.model_provider):
         return config
     return dataclasses.replace(config, model_provider=default_model_provider())
+
+
+def _stored_input(given: Given, *, context_type: type | None) -> Any:
+    """Return the input of a run as it is stored: as `check_input` does, or `{"$run_state": ...}`."""
+    if not isinstance(given.input, RunState):
+        return check_input(given.input)
+    state, ended = given.input, {}
+    if given.ended is not None:
+        agent = current_agent_of(state)
+        ended = {OUTPUT_MARK: keep_output(given.ended.output, agent.output_type if agent is not None else None)}
+    return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
 
 
 def _limits(limits: Any) -> RunLimits | None:

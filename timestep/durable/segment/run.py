@@ -26,11 +26,11 @@ from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams import agents_sdk, run_state
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome, items_already_stored
-from timestep.durable.segment.request import STATE_MARK, run_config_of, with_stored_output
+from timestep.durable.segment.request import STATE_MARK, given_of_stored_state, run_config_of
 from timestep.durable.segment.session import RunSession, read_session, write_session
 from timestep.durable.states.context import load_context
 from timestep.durable.states.decisions import apply_decisions
-from timestep.durable.states.origin import origin_of
+from timestep.durable.states.origin import Given
 from timestep.durable.states.snapshots import load_snapshot, load_state
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
@@ -64,9 +64,9 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     result: RunResult | RunResultStreaming | None = None
     failure: Exception | None = None
     with entered(scope):
-        run_input, config = await _input_of(entry, started)
+        given, config = await _given_of(entry, started)
         try:
-            result = await _run(entry, scope, run_input, started, session=session, run_config=config)
+            result = await _run_agent(entry, scope, given, started, session=session, run_config=config)
         except Halted:
             pass  # the questions are with the segment
         except Exception as error:
@@ -102,8 +102,8 @@ async def _is_of_other_code(error: Exception, stored: StoredRun, segment: Segmen
     """
     if stored.adopted_from is None or segment.is_live or not isinstance(error, ModelBehaviorError):
         return False
-    workflow_id, client = segment_id(segment.run_id, segment.number), engine().client
-    return not await engine().database.run_apart(lambda: ends_with_error(client, workflow_id))
+    workflow_id, connector = segment_id(segment.run_id, segment.number), engine().connector
+    return not await engine().database.run_apart(lambda: ends_with_error(connector, workflow_id))
 
 
 def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, scope: Scope) -> RunSession:
@@ -112,18 +112,19 @@ def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, sco
     return RunSession(session_id, history=history, held=held, held_turn=turn, turn=lambda: scope.turn)
 
 
-async def _run(
+async def _run_agent(
     entry: RegisteredAgent,
     scope: Scope,
-    run_input: Any,
+    given: Given,
     started: StartedSegment,
     *,
     session: RunSession | None,
     run_config: RunConfig,
 ) -> RunResult | RunResultStreaming:
     """Run the agent to its end, to its next interruption, or to the last turn that the segment may have."""
-    if (origin := origin_of(run_input)) is not None and origin.is_final:
-        return run_state.finished_result(run_input, origin.output)
+    run_input: Any = given.input
+    if given.ended is not None:
+        return run_state.finished_result(run_input, given.ended.output)
     stored = started.stored
     max_turns = stored.request.max_turns or DEFAULT_MAX_TURNS
     options: dict[str, Any] = {
@@ -174,24 +175,24 @@ async def _run_until(
     return result
 
 
-async def _input_of(entry: RegisteredAgent, started: StartedSegment) -> tuple[Any, RunConfig]:
+async def _given_of(entry: RegisteredAgent, started: StartedSegment) -> tuple[Given, RunConfig]:
     stored = started.stored
     config = run_config_of(entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id)
     if stored.request.model is not None:
         config = dataclasses.replace(config, model=stored.request.model)
     snapshot = started.snapshot
-    given: Any = stored.request.input_items
-    if snapshot is None and not isinstance(given, dict):
-        return given, config
+    items: Any = stored.request.input_items
+    if snapshot is None and not isinstance(items, dict):
+        return Given(input=items), config
     try:
         if snapshot is None:
-            state = await load_state(entry, given[STATE_MARK], max_turns=stored.request.max_turns)
-            return with_stored_output(state, given), config
+            state = await load_state(entry, items[STATE_MARK], max_turns=stored.request.max_turns)
+            return given_of_stored_state(state, items), config
         state = await load_snapshot(entry, snapshot, max_turns=stored.request.max_turns)
         apply_decisions(state, [each for each in started.decisions if each.segment == snapshot.segment])
     except Exception as error:
         raise NotResumable from error
-    return state, config
+    return Given(input=state), config
 
 
 def _context_of(entry: RegisteredAgent, started: StartedSegment, run_input: Any) -> Any:

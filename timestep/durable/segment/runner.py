@@ -16,7 +16,7 @@ from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
 from timestep.durable.seams import agents_sdk, agents_speed, dbos_sdk, run_state, tool_outputs
 from timestep.durable.states.origin import note_end
-from timestep.durable.steps import guardrails, handoffs, mcp, model_turn, native_tools, tool_call
+from timestep.durable.steps import guardrails, handoffs, mcp, model_turn, native_tools, tool_call, tool_result
 from timestep.settings import current_settings
 
 
@@ -53,7 +53,7 @@ def install() -> None:
     agents_sdk.add_output_property()
     agents_sdk.note_ends_on_states(note_end)
     agents_speed.install()
-    tool_outputs.install(tool_call.shown_output)
+    tool_outputs.install(tool_result.shown_output)
     agents_sdk.install(
         agents_sdk.Replacements(
             runner=DurableRunner(),

@@ -116,8 +116,7 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
 
     def start() -> str | None:
         return start_tick(
-            engine().database,
-            engine().client,
+            engine().connector,
             context,
             scheduled_at,
             workflow_id=workflow_id,
@@ -135,7 +134,7 @@ async def copy_segment(work: dict[str, Any]) -> str:
     run_id, number = work["run_id"], work["segment"]
 
     def copy() -> str:
-        return copy_journal(engine().client, run_id, number)
+        return copy_journal(engine().connector, run_id, number)
 
     return await DBOS.run_step_async({"name": "copy"}, copy)
 

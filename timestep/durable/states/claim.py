@@ -18,7 +18,7 @@ from dbos import DBOS
 from timestep.durable.states.origin import Origin
 from timestep.run_state.state_file import held_file
 from timestep.store.connection import Database
-from timestep.store.current import open_current_database, open_other_database
+from timestep.store.process_database import open_current_database, open_other_database
 from timestep.store.run_states import already_resumed, check_unclaimed, find_snapshot, note_resumed, try_hold
 
 log = logging.getLogger("timestep")

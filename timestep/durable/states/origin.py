@@ -1,7 +1,8 @@
-"""Where a RunState comes from: the stored run or snapshot that it goes on from."""
+"""What a run is given, and where a RunState comes from: the stored run or snapshot that it goes on from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from agents import RunState
 
 from timestep.run_state.envelope import Snapshot
 
+Input = str | Sequence[Mapping[str, Any]] | RunState[Any]
+
 _MARK = "_timestep_origin"
+"""Attribute of a RunState in a program's hands that holds its origin; `Given.of` alone reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +45,41 @@ class Origin:
         return self.path is None and self.database_url is None
 
 
-def origin_of(state: object) -> Origin | None:
-    """Return where a state comes from; None for one that a program has made itself."""
-    return vars(state).get(_MARK) if isinstance(state, RunState) else None
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The input of a run with the origin of it, which is None but for a RunState that Timestep has handed out.
+
+    Made once, where a program gives its input, and passed down from there.
+    """
+
+    input: Input
+    origin: Origin | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Given:
+        """Return an input, of whatever type, with its origin."""
+        return cls(input=given, origin=vars(given).get(_MARK) if isinstance(given, RunState) else None)
+
+    @property
+    def ended(self) -> Origin | None:
+        """The origin, when the run that the state comes from has ended."""
+        return self.origin if self.origin is not None and self.origin.is_final else None
+
+    @property
+    def snapshot_here(self) -> int | None:
+        """The stored snapshot to go on from, when it is in the database of the process: its run claims it there."""
+        origin = self._plain_snapshot()
+        return origin.snapshot_id if origin is not None and origin.is_in_database_of_process else None
+
+    @property
+    def snapshot_elsewhere(self) -> Origin | None:
+        """The stored snapshot to go on from, when it is in a file or in another database than the runs."""
+        origin = self._plain_snapshot()
+        return origin if origin is not None and not origin.is_in_database_of_process else None
+
+    def _plain_snapshot(self) -> Origin | None:
+        origin = self.origin
+        return origin if origin is not None and origin.is_plain_snapshot and not origin.is_final else None
 
 
 def with_origin(state: RunState[Any], origin: Origin | None) -> RunState[Any]:
@@ -65,14 +101,6 @@ def origin_of_snapshot(
         database_url=database_url,
         path=path,
     )
-
-
-def snapshot_elsewhere(input_items: object) -> Origin | None:
-    """Return where a state was loaded from that is kept in a file or in another database than the runs; else None."""
-    origin = origin_of(input_items)
-    if origin is None or origin.is_final or not origin.is_plain_snapshot or origin.is_in_database_of_process:
-        return None
-    return origin
 
 
 def note_end(state: RunState[Any], *, is_final: bool, output: Any) -> None:

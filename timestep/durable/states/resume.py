@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
-from typing import Any, assert_never
+from typing import assert_never
 
 import sqlalchemy as sa
 from agents import RunState
@@ -17,7 +17,7 @@ from timestep.client import runs
 from timestep.client.runs import digest_of
 from timestep.durable.process.engine import engine
 from timestep.durable.states.decisions import StateDecision, decisions_of_state
-from timestep.durable.states.origin import Origin
+from timestep.durable.states.origin import Given, Origin
 from timestep.errors import (
     ApprovalAlreadyDecided,
     ApprovalChangedError,
@@ -58,7 +58,7 @@ class Continuation:
     is_failed: bool = False
 
 
-def continue_run(state: RunState[Any], origin: Origin, *, agent: str, is_queued: bool = False) -> Continuation:
+def continue_run(given: Given, *, agent: str, is_queued: bool = False) -> Continuation:
     """Decide what the state decides, and claim its run's next segment; blocks.
 
     With `is_queued` the segment is enqueued, and the caller starts nothing. May be repeated.
@@ -71,11 +71,13 @@ def continue_run(state: RunState[Any], origin: Origin, *, agent: str, is_queued:
         ApprovalAlreadyDecided: somebody decided otherwise than the state does.
         ApprovalChangedError: the state's arguments are not those of the run.
     """
-    database, client = engine().database, engine().client
-    decisions = decisions_of_state(state)
+    database, origin = engine().database, given.origin
+    assert isinstance(given.input, RunState)
+    assert origin is not None
+    decisions = decisions_of_state(given.input)
     going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     if going_on.is_failed:  # the resume ended in an exception: it is tried again from a copy of its journal
-        runs.resume_run(database, client, going_on.run_id)
+        runs.resume_run(engine().connector, going_on.run_id)
         if database.run_sync(get_stored_run, going_on.run_id).run.status == "interrupted":  # it asks again
             going_on = database.run_sync(_continue, origin, decisions, agent=agent, is_queued=is_queued)
     return going_on

@@ -17,7 +17,7 @@ from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams import run_state
 from timestep.durable.states.context import load_context
-from timestep.durable.states.origin import Origin, origin_of
+from timestep.durable.states.origin import Given, Origin
 from timestep.durable.states.output import keep_output
 from timestep.durable.states.saved_context import (
     ContextDeserializer,
@@ -132,15 +132,15 @@ def snapshot_to_save(
         InvalidInputError: the context or a tool's data would not be kept; the message names the field.
     """
     data = _json_of(state, context_serializer)
-    origin = origin_of(state) or Origin()
-    kind, output = _end_of(state, data)
+    origin = Given.of(state).origin
+    kind, output = _end_of(state, origin, data)
     return python_snapshot(
         data,
         agent=agent,
         sdk_version=sdk_version,
-        run_id=origin.run_id,
+        run_id=origin.run_id if origin is not None else None,
         session_id=session_id,
-        segment=origin.segment,
+        segment=origin.segment if origin is not None else None,
         kind=kind,
         output=keep_output(output, _output_type_of(state)) if kind == "final" else None,
         is_saved=True,
@@ -176,9 +176,9 @@ def _json_of(state: RunState[Any, Any], context_serializer: ContextSerializer | 
     return data
 
 
-def _end_of(state: RunState[Any, Any], data: dict[str, Any]) -> tuple[SnapshotKind, Any]:
+def _end_of(state: RunState[Any, Any], origin: Origin | None, data: dict[str, Any]) -> tuple[SnapshotKind, Any]:
     """Return what the state is a snapshot of, and its run's final output."""
-    origin, kind = origin_of(state), kind_of(data)
+    kind = kind_of(data)
     if kind != "final":
         return kind, None
     if origin is not None and origin.is_final:

@@ -15,6 +15,7 @@ from agents import RunState
 from agents.items import ToolCallOutputItem
 
 from timestep.durable.seams import run_state
+from timestep.durable.seams.sdk_calls import call_id_of
 from timestep.durable.states.context import dump_current_context
 from timestep.durable.values.keeping import STRUCTURE, keep, restore
 from timestep.durable.values.structure import TYPE_MARK, NotKept
@@ -67,8 +68,8 @@ def give_outputs_back(state: RunState[Any], data: Mapping[str, Any]) -> None:
         for item in items:
             if not isinstance(item, ToolCallOutputItem):
                 continue
-            call = run_state.call_key(item.raw_item)
-            found = next((each for each in stored if run_state.call_key(each["raw_item"]) == call), {})
+            call = call_id_of(item.raw_item)
+            found = next((each for each in stored if call_id_of(each["raw_item"]) == call), {})
             if OUTPUT_KEY in found:
                 with contextlib.suppress(JournalFormatError):  # the model has its text; only the program misses it
                     item.output = restore(found[OUTPUT_KEY])

@@ -6,8 +6,10 @@ again. If several input guardrails fail, the one that finishes first is reported
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 from agents import (
     Agent,
@@ -90,26 +92,8 @@ async def tool_input_guardrails(
 ) -> str | None:
     """Run the input guardrails of one tool call as one step; return the text that rejects the call, if any."""
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
-    scope = active_scope()
-    if scope is None or not func_tool.tool_input_guardrails:
-        return await agents_sdk.tool_input_guardrails(
-            **named, tool_input_guardrail_results=tool_input_guardrail_results
-        )
-
-    async def body() -> Envelope:
-        results: list[ToolInputGuardrailResult] = []
-        await _until_raised(agents_sdk.tool_input_guardrails(**named, tool_input_guardrail_results=results))
-        return {"ok": [_dump_tool_output(result.output) for result in results]}
-
-    slot = scope.slot_of(tool_context.tool_call_id, tool_context)
-    reservation = slot.input_guardrails.popleft() if slot.input_guardrails else scope.reserve()
-    name = scope.step_name("tool_input_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step_on_context(scope, reservation, name, body, context=tool_context.context)
-    outputs = [_load_tool_output(output) for output in value_of(envelope)]
-    replay = _replaying(func_tool, "tool_input_guardrails", outputs)
-    return await agents_sdk.tool_input_guardrails(
-        **named | {"func_tool": replay}, tool_input_guardrail_results=tool_input_guardrail_results
-    )
+    run = functools.partial(agents_sdk.tool_input_guardrails, **named)
+    return await _tool_guardrails("tool_input_guardrails", run, func_tool, tool_context, tool_input_guardrail_results)
 
 
 async def tool_output_guardrails(
@@ -121,32 +105,36 @@ async def tool_output_guardrails(
     tool_output_guardrail_results: list[ToolOutputGuardrailResult],
 ) -> agents_sdk.ToolOutputGuardrailsResult:
     """Run the output guardrails of one tool call as one step."""
-    named: dict[str, Any] = {
-        "func_tool": func_tool,
-        "tool_context": tool_context,
-        "agent": agent,
-        "real_result": real_result,
-    }
+    named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
+    run = functools.partial(agents_sdk.tool_output_guardrails, **named, real_result=real_result)
+    return await _tool_guardrails("tool_output_guardrails", run, func_tool, tool_context, tool_output_guardrail_results)
+
+
+async def _tool_guardrails(
+    kind: Literal["tool_input_guardrails", "tool_output_guardrails"],
+    run: Callable[..., Awaitable[Any]],
+    tool: FunctionTool,
+    context: ToolContext[Any],
+    results: list[Any],
+) -> Any:
+    """Run the guardrails of one kind of one tool call as one step, and return what the SDK concludes of the results."""
+    found = "tool_input_guardrail_results" if kind == "tool_input_guardrails" else "tool_output_guardrail_results"
     scope = active_scope()
-    if scope is None or not func_tool.tool_output_guardrails:
-        return await agents_sdk.tool_output_guardrails(
-            **named, tool_output_guardrail_results=tool_output_guardrail_results
-        )
+    if scope is None or not getattr(tool, kind):
+        return await run(**{found: results})
 
     async def body() -> Envelope:
-        results: list[ToolOutputGuardrailResult] = []
-        await _until_raised(agents_sdk.tool_output_guardrails(**named, tool_output_guardrail_results=results))
-        return {"ok": [_dump_tool_output(result.output) for result in results]}
+        seen: list[Any] = []
+        await _until_raised(run(**{found: seen}))
+        return {"ok": [_dump_tool_output(result.output) for result in seen]}
 
-    slot = scope.slot_of(tool_context.tool_call_id, tool_context)
-    reservation = slot.output_guardrails.popleft() if slot.output_guardrails else scope.reserve()
-    name = scope.step_name("tool_output_guardrails", func_tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step_on_context(scope, reservation, name, body, context=tool_context.context)
+    slot = scope.slot_of(context.tool_call_id, context)
+    reserved = slot.input_guardrails if kind == "tool_input_guardrails" else slot.output_guardrails
+    reservation = reserved.popleft() if reserved else scope.reserve()
+    name = scope.step_name(kind, tool.name, slot.key, str(reservation.step_id))
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     outputs = [_load_tool_output(output) for output in value_of(envelope)]
-    replay = _replaying(func_tool, "tool_output_guardrails", outputs)
-    return await agents_sdk.tool_output_guardrails(
-        **named | {"func_tool": replay}, tool_output_guardrail_results=tool_output_guardrail_results
-    )
+    return await run(**{"func_tool": _replaying(tool, kind, outputs), found: results})
 
 
 async def _until_raised(run: Any) -> None:

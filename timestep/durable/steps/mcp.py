@@ -1,8 +1,8 @@
 """MCP in durable runs: the tool list is a step, a call runs inside its `tool_call` step.
 
-Servers are connected when they are first needed, in the process that executes, and stay connected until it stops.
-A replayed list needs no server. A server belongs to the event loop that connected it; calls from another loop are
-handed over.
+Servers are connected when they are first needed, in the process that executes, and stay connected until the engine
+stops. A replayed list needs no server. A server belongs to the event loop that connected it; calls from another loop
+are handed over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import logging
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,6 +23,11 @@ from timestep.durable.journal.scope import active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.states.tool_lists import recorded_tool_list
+
+log = logging.getLogger("timestep")
+
+CLOSE_SECONDS = 10
+"""How long a server may take to close."""
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
 
@@ -70,13 +76,23 @@ async def invoke_mcp_tool(server: MCPServer, *arguments: Any, **named: Any) -> A
     return await _at_home(server, lambda: agents_sdk.invoke_mcp_tool(server, *arguments, **named))
 
 
+def has_mcp_servers() -> bool:
+    """Whether this process has connected a server that is not closed yet."""
+    return bool(_homes)
+
+
 async def close_mcp_servers() -> None:
-    """Disconnect the servers that this process connected on the running loop."""
-    loop = asyncio.get_running_loop()
-    for key, home in list(_homes.items()):
-        if home.loop is loop:
-            del _homes[key]
-            await home.manager.cleanup_all()
+    """Disconnect the servers that this process connected, each on its own loop; those of a loop that ended are gone."""
+    homes = list(_homes.values())
+    _homes.clear()
+    for home in homes:
+        if not home.loop.is_running():
+            continue
+        try:
+            closing = asyncio.run_coroutine_threadsafe(home.manager.cleanup_all(), home.loop)
+            await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the others are closed too, and the engine has ended
+            log.warning("The MCP server %s did not close: %s: %s", home.server.name, type(error).__name__, error)
 
 
 async def _at_home(server: MCPServer, function: Any) -> Any:

@@ -21,7 +21,9 @@ from timestep.durable.journal.scope import CallSlot, Scope, active_scope
 from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.journal.values import decode_value, encode_value
 from timestep.durable.seams import agents_sdk
-from timestep.durable.steps.tool_call import run_call, told, with_note
+from timestep.durable.seams.sdk_calls import call_id_of, field_of
+from timestep.durable.steps.tool_call import AskedCall, run_call
+from timestep.durable.steps.tool_result import told, with_note
 from timestep.durable.values.keeping import is_plain
 from timestep.durable.values.registered_types import register_serializer
 from timestep.errors import ToolResultError
@@ -62,7 +64,7 @@ async def apply_patch_execute(**named: Any) -> Any:
     if scope is None:
         return await agents_sdk.apply_patch_execute(**named)
     call = named["call"]
-    slot = scope.slot_of(_call_id(call.tool_call), call)
+    slot = scope.slot_of(call_id_of(call.tool_call), call)
     tool = copy.copy(call.apply_patch_tool)
     tool.editor = _DurableEditor(tool.editor, scope, slot, tool.name, call, named)
     return await agents_sdk.apply_patch_execute(**named | {"call": dataclasses.replace(call, apply_patch_tool=tool)})
@@ -73,7 +75,7 @@ async def computer_capture(computer: Any, tool_call: Any) -> Any:
     scope = active_scope()
     if scope is None:
         return await agents_sdk.computer_capture(computer, tool_call)
-    slot = scope.slot_of(_call_id(tool_call), tool_call)
+    slot = scope.slot_of(call_id_of(tool_call), tool_call)
     return await _effect(
         scope,
         slot,
@@ -125,7 +127,7 @@ async def _execute(execute: Callable[..., Any], tool_field: str, executor_field:
     executor = getattr(original, executor_field)
     if executor is None:  # runs at the provider
         return await execute(**named)
-    slot = scope.slot_of(_call_id(call.tool_call), call)
+    slot = scope.slot_of(call_id_of(call.tool_call), call)
 
     async def durable_executor(*arguments: Any) -> Any:
         return await _effect(
@@ -170,12 +172,8 @@ async def _effect(
     envelope = await run_call(
         scope,
         slot,
-        tool=tool,
-        call_id=_call_id(call),
-        arguments=_arguments(call),
-        agent=agent,
-        context=context,
-        body=body,
+        AskedCall(tool=tool, call_id=call_id_of(call), arguments=_arguments(call), agent=agent, context=context),
+        body,
     )
     return _noted(decode_value(value_of(envelope)), envelope.get("note"))
 
@@ -198,19 +196,11 @@ def _text_of(result: Any) -> str | None:
         return None
 
 
-def _call_id(call: Any) -> str:
-    return str(_field(call, "call_id") or _field(call, "id") or "")
-
-
 def _arguments(call: Any) -> str:
     for name in ("arguments", "input", "action", "actions", "operation"):
-        value = _field(call, name)
+        value = field_of(call, name)
         if isinstance(value, str):
             return value
         if value is not None:
             return TypeAdapter(Any).dump_json(value).decode()
     return ""
-
-
-def _field(call: Any, name: str) -> Any:
-    return call.get(name) if isinstance(call, dict) else getattr(call, name, None)

@@ -14,8 +14,7 @@ from timestep.durable.journal.step import Envelope
 from timestep.durable.process.engine import engine
 from timestep.records import Approval, ToolCall
 from timestep.store.json_text import storable_text
-from timestep.store.tool_calls import ToolCall as CallRow
-from timestep.store.tool_calls import reserve_call, restart_call
+from timestep.store.tool_calls import ToolCallRow, reserve_call, restart_call
 
 
 async def settle_or_reserve(
@@ -26,7 +25,7 @@ async def settle_or_reserve(
     Raises:
         Halted: an earlier start was not recorded, and nobody has settled it.
     """
-    row = CallRow(
+    row = ToolCallRow(
         run_id=segment.run_id,
         call_key=key,
         segment=segment.number,
@@ -50,7 +49,7 @@ async def settle_or_reserve(
     return None
 
 
-def _settlement(segment: Segment, known: CallRow) -> dict[str, Any] | None:
+def _settlement(segment: Segment, known: ToolCallRow) -> dict[str, Any] | None:
     """Return what was found out about this very start; one of an earlier start says nothing about it."""
     for decision in reversed(segment.decisions):
         if _is_about(decision, known) and decision.status == "answered":
@@ -58,7 +57,7 @@ def _settlement(segment: Segment, known: CallRow) -> dict[str, Any] | None:
     return None
 
 
-def _is_about(decision: Approval, known: CallRow) -> bool:
+def _is_about(decision: Approval, known: ToolCallRow) -> bool:
     details = decision.details or {}
     return (
         decision.kind == "outcome_unknown"
@@ -67,7 +66,7 @@ def _is_about(decision: Approval, known: CallRow) -> bool:
     )
 
 
-def _question(known: CallRow, *, is_fatal: bool) -> Question:
+def _question(known: ToolCallRow, *, is_fatal: bool) -> Question:
     return Question(
         kind="outcome_unknown",
         agent=known.agent,

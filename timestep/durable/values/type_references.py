@@ -26,7 +26,7 @@ def reference_of(kind: Any) -> Json | None:  # noqa: PLR0911 - one for each kind
         return "None"
     if isinstance(kind, type) and issubclass(kind, BaseModel) and is_generic_model(kind):
         generic = kind.__pydantic_generic_metadata__
-        return _generic(name_of_class(generic["origin"]), generic["args"], reference_of)
+        return _generic(name_of_class(cast("type", generic["origin"])), generic["args"], reference_of)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         return _generic(_UNION, arguments, reference_of)

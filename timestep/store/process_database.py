@@ -56,13 +56,6 @@ async def open_other_database(url: str) -> Database:
     return database
 
 
-def set_current_database(database: Database) -> None:
-    """Make `database` that of this process; one that was open before is the caller's to close."""
-    global _current
-    with _lock:
-        _current = database
-
-
 def reset_current_database() -> None:
     """Close and forget the database of this process; the next use opens it again. May be called twice."""
     global _current

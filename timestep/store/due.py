@@ -13,7 +13,7 @@ MOST_WAITING = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Due:
     """What there is to do.
 
     `overdue` are running runs that have reached their time limit; `waiting` are id and segment of runs that no executor
@@ -25,7 +25,7 @@ class Look:
     pauses: dict[str, float] = field(default_factory=dict[str, float])
 
 
-_LOOK = sa.text("""
+_DUE = sa.text("""
 select 'overdue' as kind, id, 0 as segment, 0::float8 as seconds from timestep.runs
 where status = 'running' and deadline_at <= now()
 union all
@@ -45,13 +45,13 @@ select 'started', timestep.advance_session(session_id)::text, 0, 0 from (
 
 
 @one_statement
-def look(connection: sa.Connection, agents: Sequence[str] = (), *, limit: int = MOST_WAITING) -> Look:
+def find_due(connection: sa.Connection, agents: Sequence[str] = (), *, limit: int = MOST_WAITING) -> Due:
     """Return what there is to do for an executor that knows these agents.
 
     Runs whose delay is over are started, if nobody has their session.
     """
-    rows = connection.execute(_LOOK, {"agents": list(agents), "limit": limit}).fetchall()
-    return Look(
+    rows = connection.execute(_DUE, {"agents": list(agents), "limit": limit}).fetchall()
+    return Due(
         overdue=[row.id for row in rows if row.kind == "overdue"],
         waiting=[(row.id, row.segment) for row in rows if row.kind == "waiting"],
         pauses={row.id: row.seconds for row in rows if row.kind == "paused"},
