@@ -13,8 +13,8 @@ from agents import AgentOutputSchemaBase
 from pydantic import TypeAdapter, ValidationError
 
 from timestep.client.readable import readable
-from timestep.durable.values.keeping import is_plain, is_same, is_structure, restore, structure_of
-from timestep.durable.values.structure import NotKept
+from timestep.durable.values.keeping import STRUCTURE, is_plain, is_same, is_structure, restore, structure_of
+from timestep.durable.values.structure import TYPE_MARK, NotKept
 from timestep.store.json_text import dump_json
 
 log = logging.getLogger("timestep")
@@ -52,7 +52,7 @@ def keep_output(output: Any, output_type: Any) -> Json:
         return structure_of(output, name="output")
     except NotKept as error:
         log.warning("A final output is stored as JSON for people alone: %s.", error)
-        return data
+        return {TYPE_MARK: STRUCTURE, "value": data}  # so that it is not taken for the JSON of the output type
 
 
 def load_output(data: Json, output_type: Any) -> Any:
