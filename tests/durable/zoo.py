@@ -65,7 +65,7 @@ class Counted(BaseModel):
 
     @model_validator(mode="after")
     def count_up(self) -> Counted:
-        self.__dict__["count"] += 1
+        vars(self)["count"] += 1
         return self
 
 

@@ -7,6 +7,7 @@ database: a class is looked up among the modules that are loaded already.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ def find_in_module(module_name: str, qualified_name: str) -> type[Any] | None:
     return None
 
 
+@functools.cache
 def importable_name() -> str:
     """Return the name by which another process imports the script that this one was started with."""
     main = sys.modules.get(MAIN)
@@ -58,9 +60,11 @@ def importable_name() -> str:
 
 def _modules(name: str) -> Iterator[ModuleType]:
     """Yield the loaded modules that a stored name may mean, the likeliest first."""
+    if name in sys.modules:
+        yield sys.modules[name]
     main, own_name = sys.modules.get(MAIN), importable_name()
     was_main, name = name.startswith(f"{MAIN}/"), name.removeprefix(f"{MAIN}/")
-    names = [name, *(_names_of_a_file(name) if was_main else [])]
+    names = [name, *_names_of_a_file(name)] if was_main else []
     is_main = name in (own_name, *_names_of_a_file(own_name))
     if main is not None and was_main and is_main:
         yield main
