@@ -36,7 +36,7 @@ from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall
-from timestep.words import TOOL_CALL
+from timestep.words import TOOL_CALL, TOOL_FINISHED, TOOL_STARTED
 
 log = logging.getLogger("timestep")
 
@@ -267,3 +267,6 @@ async def _run_sub_agent(
             return await agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         finally:
             dbos_sdk.set_context(outer)
+
+
+REPLACES = (invoke_function_tool,)
