@@ -17,7 +17,7 @@ from timestep.cli import doctor
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import Database, open_database
 from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
-from timestep.store.migrations import migrate
+from timestep.store.migrations import HEAD_REVISION, migrate
 
 Timestep = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -123,7 +123,7 @@ def test_a_migrated_database_shows_its_revision_and_executors(timestep_command: 
         run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})
     assert run.returncode == 0
     lines = report(run)
-    assert lines["schema timestep"]["detail"] == "revision 0006"
+    assert lines["schema timestep"]["detail"] == f"revision {HEAD_REVISION}"
     assert lines["executors"]["detail"] == "1: executor-7 on kitchen"
     assert lines["database"]["detail"].startswith("running, Postgres 18")
 

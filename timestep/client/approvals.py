@@ -20,12 +20,13 @@ from timestep.errors import (
     ApprovalNotWaitingError,
     InvalidInputError,
 )
-from timestep.records import LIMITS, Approval, ApprovalKind, ApprovalStatus, RunLimits
+from timestep.records import LIMITS, Approval, RunLimits
 from timestep.store import approvals as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
 from timestep.store.process_database import open_current_database
 from timestep.store.runs import get_stored_run
+from timestep.words import ApprovalKind, ApprovalStatus, kind_of_approval, kinds_decided_by
 
 Outcome = Literal["happened", "did_not_happen", "fail"]
 
@@ -63,7 +64,7 @@ async def approve(
         run_id,
         call_id,
         "approved",
-        kinds=("approval",),
+        kinds=kinds_decided_by("approve"),
         by=by,
         always=always,
         approval_id=approval_id,
@@ -123,7 +124,7 @@ async def answer(
         run_id,
         call_id,
         "answered",
-        kinds=("question",),
+        kinds=kinds_decided_by("answer"),
         by=by,
         answer=text,
         approval_id=approval_id,
@@ -160,7 +161,7 @@ async def settle(
         run_id,
         call_id,
         "rejected" if outcome == "fail" else "answered",
-        kinds=("outcome_unknown",),
+        kinds=kinds_decided_by("settle"),
         by=by,
         answer=found,
         approval_id=approval_id,
@@ -187,7 +188,7 @@ async def raise_limits(
         run_id,
         None,
         "answered",
-        kinds=("limit",),
+        kinds=kinds_decided_by("raise_limits"),
         by=by,
         answer={"limits": raised},
         approval_id=approval_id,
@@ -275,7 +276,7 @@ def _decide_now(
     digest: str | None,
 ) -> Approval:
     asked = _find(connection, run_id, call_id, approval_id, kinds)
-    if asked.kind == "limit" and decision == "answered":
+    if kind_of_approval(asked.kind).answer == "limits" and decision == "answered":
         _check_raised(asked, answer["limits"])
     made = store.decide(
         connection,
@@ -322,11 +323,10 @@ def _find(
 
 
 def _check_kind(found: Approval, kinds: Sequence[ApprovalKind]) -> None:
-    verbs = {"approval": "approve", "question": "answer", "outcome_unknown": "settle", "limit": "raise_limits"}
     if kinds and found.kind not in kinds:
         raise InvalidInputError(
             f"The run {found.run_id!r} waits for another kind of decision there: {found.kind}.",
-            hint=f"Use `{verbs[found.kind]}`, or `reject`.",
+            hint=f"Use `{kind_of_approval(found.kind).verb}`, or `reject`.",
         )
 
 
@@ -363,7 +363,7 @@ def _raise_refused(made: store.Decision, asked: Approval, *, answer: Any) -> Non
             choices = ", ".join(repr(choice) for choice in made.choices or ())
             raise InvalidInputError(f"The answer {answer!r} is none of the choices.", hint=f"Answer one of {choices}.")
         case "not_allowed":
-            _check_kind(asked, ("approval",))
+            _check_kind(asked, kinds_decided_by("approve"))
             raise InvalidInputError(f"{name} is no call that can be approved.")
         case "unknown":
             raise ApprovalNotFoundError(f"{name} is not there.")

@@ -14,7 +14,6 @@ from timestep.client import approvals, executors, queues, runs, schedules
 from timestep.client.events import stream_run
 from timestep.errors import InvalidInputError
 from timestep.records import (
-    FINISHED,
     USAGE_KEYS,
     Approval,
     CatchUp,
@@ -24,7 +23,6 @@ from timestep.records import (
     Run,
     RunLimits,
     RunRequest,
-    RunStatus,
     Schedule,
     Step,
     StrandedRun,
@@ -36,6 +34,7 @@ from timestep.store.connection import Database
 from timestep.store.process_database import open_current_database, open_other_database
 from timestep.store.runs import get_stored_run
 from timestep.store.usage import sum_usage
+from timestep.words import FINISHED, RunStatus
 
 
 class Client:

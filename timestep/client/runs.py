@@ -20,18 +20,18 @@ from timestep.ids import (
     DBOS_SCHEMA,
     SEGMENT_QUEUE,
     STEP_CLOSE_STREAM,
-    STEP_SESSION_WRITE,
     copy_id,
     kind_of_step,
     segment_id,
 )
-from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
+from timestep.records import Run, RunLimits, RunRequest, Step, TokenUsage
 from timestep.store import runs as store
 from timestep.store.connection import Database
 from timestep.store.json_text import dump_json
 from timestep.store.queues import find_place
 from timestep.store.runs import StoredRun
 from timestep.store.segments import enqueue_segment
+from timestep.words import CANCELLED, MODEL_TURN, PARENT_CANCELLED, SESSION_WRITE, TIMEOUT, RunStatus
 
 POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
@@ -118,7 +118,7 @@ async def wait_run(
 
 
 def cancel_run(
-    database: Database, client: DBOSClient, run_id: str, *, reason: str = "cancelled", children: bool = False
+    database: Database, client: DBOSClient, run_id: str, *, reason: str = CANCELLED, children: bool = False
 ) -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
 
@@ -147,7 +147,7 @@ def _mark_cancelled(
 ) -> tuple[StoredRun | None, list[StoredRun]]:
     before = store.mark_cancelled(connection, run_id, reason=reason)
     below = store.unfinished_children(connection, run_id) if children else []
-    marked = [store.mark_cancelled(connection, each, reason="parent_cancelled") for each in below]
+    marked = [store.mark_cancelled(connection, each, reason=PARENT_CANCELLED) for each in below]
     return before, [each for each in marked if each is not None]
 
 
@@ -176,13 +176,13 @@ def resume_run(
     elif is_parked and not is_bound and not client.list_workflow_steps(current):  # nothing holds it to its version
         _fork(database, client, stored, max_turns=max_turns)
     elif run.status == "cancelled" or is_parked:
-        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+        database.run_sync(store.prepare_resume, run_id, restart_clock=run.reason == TIMEOUT, max_turns=max_turns)
         if not database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
         _resume_workflow(database, client, stored)
         for child in database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
             resume_run(database, client, child)
-    elif run.status == "failed" and run.reason == "approval_expired":
+    elif run.status == "failed" and database.run_sync(store.has_expired, stored):
         if not database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
     elif run.status == "failed":
@@ -209,7 +209,7 @@ def _resume_workflow(database: Database, client: DBOSClient, stored: StoredRun) 
 def _fork(database: Database, client: DBOSClient, stored: StoredRun, *, max_turns: int | None) -> None:
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
-    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns)
+    database.run_sync(store.prepare_resume, run.run_id, restart_clock=run.reason == TIMEOUT, max_turns=max_turns)
     if stored.session_place is not None:
         database.run_sync(_queue_copy, stored)
         return
@@ -232,7 +232,7 @@ def copy_journal(client: DBOSClient, run_id: str, number: int) -> str:
     write of a foreign session and the end of the stream.
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
-    after = (STEP_SESSION_WRITE, STEP_CLOSE_STREAM)
+    after = (SESSION_WRITE, STEP_CLOSE_STREAM)
     steps = [step for step in client.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
@@ -322,8 +322,8 @@ def _step(segment: int, info: StepInfo) -> Step:
         result=result,
         error=error,
         attempt=envelope.get("attempt", 1),
-        usage=_usage(result) if kind == "model_turn" else None,
-        model=envelope.get("model") if kind == "model_turn" else None,
+        usage=_usage(result) if kind == MODEL_TURN else None,
+        model=envelope.get("model") if kind == MODEL_TURN else None,
     )
 
 

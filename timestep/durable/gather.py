@@ -13,8 +13,8 @@ from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result
 from timestep.errors import InvalidInputError, RunNotFoundError
-from timestep.records import FINISHED
 from timestep.store.runs import get_stored_run, statuses_of
+from timestep.words import FINISHED, GATHER_RUNS
 
 GATHER_POLL_SECONDS = 0.25
 """How often to check which runs have ended: one query for all of them."""
@@ -48,7 +48,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
         return await _wait_for_all(run_ids)
 
     if dbos_sdk.is_in_workflow():
-        ended = await DBOS.run_step_async({"name": "gather_runs"}, wait)
+        ended = await DBOS.run_step_async({"name": GATHER_RUNS}, wait)
     else:
         with waiting():
             ended = await wait()

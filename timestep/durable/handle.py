@@ -10,8 +10,8 @@ from timestep.durable.process.engine import engine
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.result import DurableRunResult
 from timestep.durable.start import wait_run
-from timestep.records import RunStatus
 from timestep.store.runs import get_stored_run
+from timestep.words import RunStatus
 
 
 class RunHandle:

@@ -29,10 +29,11 @@ from timestep.durable.states.origin import Given, Input, Origin
 from timestep.durable.states.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.errors import InvalidInputError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
-from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
+from timestep.records import RunLimits, RunRequest
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
 from timestep.store.runs import StoredRun, find_stored_run, get_stored_run
+from timestep.words import FINISHED, RESUME_RUN, WAIT_RUN, RunStatus
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 OnInterruption = Literal["return", "wait", "raise"]
@@ -220,7 +221,7 @@ async def _continue(entry: RegisteredAgent, given: Given) -> DurableRunResult:
 
     with resuming(given.origin):
         if dbos_sdk.is_in_workflow():
-            going_on = Continuation(**await DBOS.run_step_async({"name": "resume_run"}, decide))
+            going_on = Continuation(**await DBOS.run_step_async({"name": RESUME_RUN}, decide))
         else:
             going_on = Continuation(**await asyncio.to_thread(decide))
         result = None
@@ -277,7 +278,7 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
         stored = await wait_until(engine().database, run_id, until=until)
         return {"status": stored.run.status, "segment": stored.closed_segment}
 
-    seen = await DBOS.run_step_async({"name": "wait_run"}, wait)
+    seen = await DBOS.run_step_async({"name": WAIT_RUN}, wait)
     stored = await engine().database.run_until_done(get_stored_run, run_id)
     if seen["status"] == "interrupted":  # whatever became of it since
         run = dataclasses.replace(stored.run, status="interrupted", output=None, error=None)

@@ -14,13 +14,11 @@ from timestep.client.serializer import encode_error
 from timestep.durable.process import running_steps
 from timestep.durable.process.engine import forget_left, left_workflows
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.result import TIMEOUT
 from timestep.durable.schedules import start_missed_ticks
 from timestep.durable.seams import dbos_recovery
 from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import copy_id, run_of_segment, segment_id
-from timestep.records import RunStatus
 from timestep.store.connection import Database
 from timestep.store.due import Due, find_due
 from timestep.store.queues import mend_sessions
@@ -30,6 +28,7 @@ from timestep.store.runs import (
     unfinished_segments,
 )
 from timestep.store.segments import enqueue_missing
+from timestep.words import CANCELLED, ENGINE_ERROR, RECOVERY_ATTEMPTS_EXCEEDED, TIMEOUT, RunStatus
 
 EXPIRY_SECONDS = 5
 """How often is looked for approvals whose time is over; they wait for hours or days."""
@@ -178,7 +177,7 @@ class Chores:
         if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
             self._client.cancel_workflow(workflow.workflow_id)
         elif status == "running" and workflow.status == "CANCELLED":
-            self._database.run_sync(mark_cancelled, run_id, reason="cancelled", was=("running",))
+            self._database.run_sync(mark_cancelled, run_id, reason=CANCELLED, was=("running",))
         elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
             self._fail(run_id, workflow.workflow_id, workflow.status)
 
@@ -191,8 +190,8 @@ class Chores:
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":
             found = self._client.list_workflows(workflow_ids=[workflow_id], load_input=False)
-            reason, message = "engine_error", f"The engine could not go on: {found[0].error if found else 'unknown'}"
+            reason, message = ENGINE_ERROR, f"The engine could not go on: {found[0].error if found else 'unknown'}"
         else:
-            reason = "recovery_attempts_exceeded"
+            reason = RECOVERY_ATTEMPTS_EXCEEDED
             message = "The run was started too often without coming to an end; it may end its process each time."
         self._database.run_sync(mark_failed, run_id, reason=reason, error=encode_error(RunFailedError(message)))

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from timestep.records import Approval, ApprovalKind, ApprovalStatus
+from timestep.records import Approval
 from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
 from timestep.store.tables import JSON, approvals, row_values, runs
+from timestep.words import APPROVAL, ApprovalKind, ApprovalStatus
 
 DecisionOutcome = Literal[
     "decided", "already_decided", "expired", "unknown", "not_waiting", "not_allowed", "not_a_choice", "changed"
@@ -65,7 +66,7 @@ class Decision:
     status: ApprovalStatus = "open"
     decided_by: str | None = None
     decided_at: str | None = None
-    kind: ApprovalKind = "approval"
+    kind: ApprovalKind = APPROVAL
     tool: str = ""
     call_id: str = ""
     choices: Sequence[str] | None = None

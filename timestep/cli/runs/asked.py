@@ -9,10 +9,11 @@ from typing import Any
 from timestep.cli.output import clean
 from timestep.client.runs import find_runs, full_run_id
 from timestep.errors import AmbiguousCallError, ApprovalNotFoundError, InvalidInputError
-from timestep.records import Approval, ApprovalKind, Run
+from timestep.records import Approval, Run
 from timestep.store import approvals as store
 from timestep.store.connection import Database
 from timestep.store.runs import find_stored_run, get_stored_run
+from timestep.words import AGENT_NOT_REGISTERED, ApprovalKind, kind_of_approval
 
 SHORT_ID = 8
 """Characters of an approval id that are printed in tables and hints; any prefix that no other one has is taken."""
@@ -34,26 +35,18 @@ def call_text(approval: Approval) -> str:
 
 def wish(approval: Approval) -> str:
     """Return what a run waits for, such as `an approval of refund({"order": 7})`."""
-    details: dict[str, Any] = approval.details or {}
-    match approval.kind:
-        case "approval":
-            return f"an approval of {call_text(approval)}"
-        case "question":
-            return f"an answer: {question_text(approval)}"
-        case "outcome_unknown":
-            return f"the outcome of {call_text(approval)}, which was started and not recorded"
-        case "limit":
-            return f"a higher limit than {_limit_text(details)}"
+    kind = kind_of_approval(approval.kind)
+    return kind.wish.format(shown=call_text(approval) if kind.about == "call" else summary(approval))
 
 
 def summary(approval: Approval) -> str:
     """Return what is asked on one line: the arguments, the question, or the limit."""
-    match approval.kind:
+    match kind_of_approval(approval.kind).about:
         case "question":
             return question_text(approval)
-        case "limit":
+        case "limits":
             return _limit_text(approval.details or {})
-        case "approval" | "outcome_unknown":
+        case "call":
             return _one_line(approval.arguments)
 
 
@@ -67,25 +60,11 @@ def question_text(approval: Approval) -> str:
 
 def commands(approval: Approval, asked: Sequence[Approval]) -> list[str]:
     """Return the commands that decide an approval; `asked` is all that its run waits for."""
-    run = _target(approval, asked)
-    match approval.kind:
-        case "approval":
-            name = shlex.quote(short_id(approval))
-            return [f"timestep approvals approve {name}", f"timestep approvals reject {name} --reason TEXT"]
-        case "question":
-            return [f"timestep runs answer {run[0]} TEXT{run[1]}"]
-        case "outcome_unknown":
-            return [
-                f"timestep runs settle {run[0]}{run[1]} --happened JSON",
-                f"timestep runs settle {run[0]}{run[1]} --did-not-happen",
-                f"timestep runs settle {run[0]}{run[1]} --fail",
-            ]
-        case "limit":
-            name = str((approval.details or {}).get("limit", "max_turns")).replace("_", "-")
-            return [
-                f"timestep runs raise-limits {run[0]} --{name} N",
-                f"timestep approvals reject {shlex.quote(short_id(approval))}",
-            ]
+    run, call = _target(approval, asked)
+    details: dict[str, Any] = approval.details or {}
+    option = str(details.get("limit", "max_turns")).replace("_", "-")
+    names = {"id": shlex.quote(short_id(approval)), "run": run, "call": call, "limit": option}
+    return [command.format_map(names) for command in kind_of_approval(approval.kind).commands]
 
 
 def waiting_lines(run: Run, asked: Sequence[Approval]) -> list[str]:
@@ -93,7 +72,7 @@ def waiting_lines(run: Run, asked: Sequence[Approval]) -> list[str]:
     if run.status != "interrupted":
         return []
     if not asked:
-        if run.reason == "agent_not_registered":  # it goes on by itself where the agent is known
+        if run.reason == AGENT_NOT_REGISTERED:  # it goes on by itself where the agent is known
             return [f"waits for an executor that has the agent {run.agent!r}", "  timestep worker MODULE"]
         return ["waits until its cause is mended", f"  timestep runs resume {shlex.quote(run.run_id)}"]
     return [

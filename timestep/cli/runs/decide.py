@@ -13,7 +13,8 @@ import click
 
 from timestep.cli.output import note
 from timestep.errors import InvalidInputError
-from timestep.records import Approval, ApprovalKind, RunLimits
+from timestep.records import Approval, RunLimits
+from timestep.words import ApprovalKind, kind_of_approval, kinds_decided_by
 
 if TYPE_CHECKING:
     from timestep.cli.connect import Desk
@@ -70,7 +71,7 @@ def answer(run_id: str, text: str, call_id: str | None, by: str) -> None:
     def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
         return approvals.answer(asked.run_id, text, by=by, approval_id=asked.id, database=database)
 
-    take_decision(run_id, call_id, ("question",), decide)
+    take_decision(run_id, call_id, kinds_decided_by("answer"), decide)
 
 
 @click.command()
@@ -102,7 +103,7 @@ def settle(run_id: str, happened: str | None, did_not_happen: bool, fail: bool, 
             asked.run_id, by=by, outcome=outcome, result=result, approval_id=asked.id, database=database
         )
 
-    take_decision(run_id, call_id, ("outcome_unknown",), decide)
+    take_decision(run_id, call_id, kinds_decided_by("settle"), decide)
 
 
 @click.command("raise-limits")
@@ -134,7 +135,7 @@ def raise_limits(run_id: str, max_seconds: float | None, by: str, **limits: int 
     def decide(asked: Approval, database: Database) -> Coroutine[Any, Any, Approval]:
         return approvals.raise_limits(asked.run_id, raised, by=by, approval_id=asked.id, database=database)
 
-    take_decision(run_id, None, ("limit",), decide)
+    take_decision(run_id, None, kinds_decided_by("raise_limits"), decide)
 
 
 def take_decision(text: str, call_id: str | None, kinds: tuple[ApprovalKind, ...], verb: Verb) -> None:
@@ -149,7 +150,7 @@ def take_decision(text: str, call_id: str | None, kinds: tuple[ApprovalKind, ...
             made = asyncio.run(verb(asked, desk.database))
         except InvalidInputError as error:
             others = desk.database.run_sync(open_approvals, asked.run_id)
-            if asked.kind == "limit":  # its hint is for programs
+            if kind_of_approval(asked.kind).answer == "limits":  # its hint is for programs
                 error.hint = f"Type `{commands(asked, others)[0]}` with more than {asked.details['used']}."
             raise
         _tell(desk, made)
@@ -161,9 +162,9 @@ def _tell(desk: Desk, made: Approval) -> None:
     from timestep.store.approvals import approvals_of_segment, open_approvals
     from timestep.store.runs import get_stored_run
 
-    shown = call_text(made) if made.kind in ("approval", "outcome_unknown") else f"the {kind_text(made)}"
+    shown = call_text(made) if kind_of_approval(made.kind).about == "call" else f"the {kind_text(made)}"
     note(f"{_past(made)} {shown} of run {made.run_id}.")
-    if made.is_sticky and made.kind == "approval":
+    if made.is_sticky and kind_of_approval(made.kind).decision == "approved":
         same = desk.database.run_sync(approvals_of_segment, made.run_id, made.segment)
         also = [each for each in same if each.decided_at == made.decided_at and each.id != made.id]
         note(f"So is every further call of {made.tool} by {made.agent} in this run" + _open_ones(len(also)))
@@ -192,11 +193,7 @@ def _open_ones(count: int) -> str:
 
 
 def _past(made: Approval) -> str:
-    if made.kind == "limit" and made.status == "answered":
-        return "Raised"
-    if made.kind == "outcome_unknown":
-        return "Settled"
-    return made.status.capitalize()
+    return kind_of_approval(made.kind).said.get(made.status, made.status.capitalize())
 
 
 def _json_of(text: str) -> Any:

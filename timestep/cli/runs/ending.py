@@ -12,6 +12,7 @@ from timestep.cli.runs.asked import commands, wish
 from timestep.records import Approval, Run
 from timestep.store.approvals import open_approvals
 from timestep.store.connection import Database
+from timestep.words import TIMEOUT
 
 RESUME_HINT = "Look at it with `timestep runs show {0}`; continue it with `timestep runs resume {0}`."
 
@@ -34,7 +35,7 @@ def show_ending(
         show_error(f"The run {run.run_id!r} failed: {error_text(run)}", hint)
         return ExitCode.RUN_FAILED
     if run.status == "cancelled":
-        why = "reached its time limit" if run.reason == "timeout" else f"was cancelled ({run.reason})"
+        why = "reached its time limit" if run.reason == TIMEOUT else f"was cancelled ({run.reason})"
         show_error(f"The run {run.run_id!r} {why}.", hint)
         return ExitCode.RUN_FAILED
     asked = database.run_sync(open_approvals, run.run_id)

@@ -13,6 +13,7 @@ from timestep.cli.runs.ending import show_ending
 from timestep.cli.runs.follow import AnswerPrinter, step_line
 from timestep.client.events import stream_run
 from timestep.store.runs import get_stored_run
+from timestep.words import RUN_INTERRUPTED, STEP, TOOL_STARTED
 
 
 def tail_run(desk: Desk, run_id: str, *, from_offset: int, raw: bool, as_json: bool) -> ExitCode:
@@ -40,12 +41,12 @@ async def _tail(desk: Desk, run_id: str, printer: AnswerPrinter, *, from_offset:
 
 def _show(event: dict[str, Any], printer: AnswerPrinter) -> None:
     kind = event["type"]
-    if kind == "step":
+    if kind == STEP:
         emit(step_line(event))
-    elif kind == "tool_started":
+    elif kind == TOOL_STARTED:
         printer.end()
         note(f"turn {event['turn']}  tool {clean(event['tool'])}({clean(event['arguments'])})")
-    elif kind == "run_interrupted":
+    elif kind == RUN_INTERRUPTED:
         printer.end()
         asked = ", ".join(f"{each['tool']}({each['arguments']})" for each in event["approvals"] if each["tool"])
         note(clean(f"interrupted ({event['reason']})" + (f", waits for a decision about {asked}" if asked else "")))

@@ -16,7 +16,7 @@ from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.client.serializer import decode_error, encode_error
-from timestep.durable.journal.halt import Halted, error_of
+from timestep.durable.journal.halt import Halted
 from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.values import Json, dump_checked
 from timestep.durable.process import running_steps, turnstile
@@ -88,7 +88,7 @@ async def run_step(
         halt.end()
     assert question is not None
     if segment.is_foreign:  # a workflow of the program's own has no run that could wait
-        raise StepFailure(error_of(question))
+        raise StepFailure(question.error)
     raise await halt.ask(question)
 
 

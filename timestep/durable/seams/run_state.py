@@ -14,6 +14,7 @@ from agents.run_context import RunContextWrapper
 from timestep.durable.seams.agents_sdk import get_output_schema
 from timestep.durable.seams.release_check import AGENTS_RELEASE
 from timestep.durable.seams.sdk_calls import call_id_of
+from timestep.words import CALL_GROUPS
 
 
 def pending_calls(state: RunState[Any]) -> tuple[list[Any], list[Tool]]:
@@ -140,7 +141,7 @@ def lost_calls(state: RunState[Any], data: Mapping[str, Any]) -> list[str]:
     stored, processed = data.get("last_processed_response") or {}, state._last_processed_response
     kept = {call_id_of(call) for call in pending_calls(state)[0]}
     lost: list[str] = []
-    for group, kind in _CALL_GROUPS.items():
+    for group, kind in CALL_GROUPS.items():
         for entry in stored.get(group) or []:
             tool, call = entry.get(kind) or {}, entry.get("tool_call") or {}
             if call_id_of(call) not in kept:
@@ -151,18 +152,6 @@ def lost_calls(state: RunState[Any], data: Mapping[str, Any]) -> list[str]:
             pending = peek_agent_tool_run_result(run.tool_call, scope_id=state._agent_tool_state_scope_id)
             lost += lost_calls(pending.to_state(), inner) if pending is not None else [run.function_tool.name]
     return lost
-
-
-_CALL_GROUPS = {
-    "functions": "tool",
-    "custom_tool_actions": "custom_tool",
-    "shell_actions": "shell",
-    "local_shell_actions": "local_shell",
-    "apply_patch_actions": "apply_patch",
-    "computer_actions": "computer",
-    "handoffs": "handoff",
-}
-"""The groups of calls in the JSON of a turn, and the key of the tool in each."""
 
 
 AGENTS_RELEASE.check(RunState._find_nested_approval_state, ["self", "approval_item"])

@@ -26,7 +26,7 @@ from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
 from timestep.durable.seams import dbos_journal, dbos_recovery, dbos_sdk
-from timestep.durable.segment.close import closing_of, reason_of
+from timestep.durable.segment.close import closing_of
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome
 from timestep.durable.segment.run import run_segment
 from timestep.durable.steps.limits import limits_with
@@ -47,6 +47,7 @@ from timestep.ids import (
 )
 from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
+from timestep.words import AGENT_NOT_REGISTERED, COPY, HISTORY_CHANGED, START_RUN, reason_of
 
 MAX_RECOVERY_ATTEMPTS = 20
 """How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""
@@ -87,7 +88,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
             raise RunStateError(f"The run {run_id!r} waits for its session.", hint="It starts by itself.")
         return _summary(started, number)
     if entry is None:
-        await _park(started.stored, workflow_id, reason="agent_not_registered")
+        await _park(started.stored, workflow_id, reason=AGENT_NOT_REGISTERED)
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = _segment(run_id, number, started)
     if segment.stream and number > 1:
@@ -125,7 +126,7 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
             application=engine().settings.name,
         )
 
-    return await DBOS.run_step_async({"name": "start_run"}, start)
+    return await DBOS.run_step_async({"name": START_RUN}, start)
 
 
 async def copy_segment(work: dict[str, Any]) -> str:
@@ -138,7 +139,7 @@ async def copy_segment(work: dict[str, Any]) -> str:
     def copy() -> str:
         return copy_journal(engine().client, run_id, number)
 
-    return await DBOS.run_step_async({"name": "copy"}, copy)
+    return await DBOS.run_step_async({"name": COPY}, copy)
 
 
 _workflows: dict[str, Callable[..., Any]] = {}
@@ -203,7 +204,7 @@ async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment
     except NotResumable as refused:
         cause = refused.__cause__
         assert isinstance(cause, Exception)
-        await _park(started.stored, workflow_id, reason=reason_of(cause) or "snapshot", error=cause)
+        await _park(started.stored, workflow_id, reason=reason_of(cause), error=cause)
         raise cause from None
     except NotReplayable as refused:
         cause = refused.__cause__
@@ -222,7 +223,7 @@ async def _history_changed(stored: StoredRun, workflow_id: str, cause: Exception
         f"The steps of run {stored.run.run_id!r}{recorded} do not fit the code that replays them, version "
         f"{engine().application_version}: {cause}"
     )
-    await _park(stored, workflow_id, reason="history_changed", error=error)
+    await _park(stored, workflow_id, reason=HISTORY_CHANGED, error=error)
     return error
 
 

@@ -11,8 +11,9 @@ from agents import ModelBehaviorError, RunState
 
 from timestep.durable.seams import run_state
 from timestep.errors import ApprovalChangedError, SnapshotMismatchError
-from timestep.records import Approval, ApprovalStatus
+from timestep.records import Approval
 from timestep.store.json_text import storable_text
+from timestep.words import ApprovalStatus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from agents import (
     Agent,
@@ -31,6 +31,7 @@ from timestep.durable.journal.scope import Scope, active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
+from timestep.words import INPUT_GUARDRAIL, OUTPUT_GUARDRAIL, TOOL_INPUT_GUARDRAILS, TOOL_OUTPUT_GUARDRAILS
 
 _TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
 
@@ -53,7 +54,7 @@ async def input_guardrail(
         return {"ok": _dump(result.output)}
 
     reservation, number = _input_reservation(scope, guardrail)
-    name = f"{scope.path}input_guardrail:{number}:{guardrail.get_name()}"
+    name = f"{scope.path}{INPUT_GUARDRAIL}:{number}:{guardrail.get_name()}"
     envelope = await run_step(scope.segment, reservation, name, body)
     return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
 
@@ -71,7 +72,7 @@ async def output_guardrail(
         result = await agents_sdk.output_guardrail(guardrail, agent, agent_output, context)
         return {"ok": _dump(result.output)}
 
-    name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
+    name = scope.step_name(OUTPUT_GUARDRAIL, str(reservation.step_id), guardrail.get_name())
     envelope = await run_step(scope.segment, reservation, name, body)
     return OutputGuardrailResult(
         guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
@@ -88,7 +89,7 @@ async def tool_input_guardrails(
     """Run the input guardrails of one tool call as one step; return the text that rejects the call, if any."""
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     run = functools.partial(agents_sdk.tool_input_guardrails, **named)
-    return await _tool_guardrails("tool_input_guardrails", run, func_tool, tool_context, tool_input_guardrail_results)
+    return await _tool_guardrails(TOOL_INPUT_GUARDRAILS, run, func_tool, tool_context, tool_input_guardrail_results)
 
 
 async def tool_output_guardrails(
@@ -102,18 +103,18 @@ async def tool_output_guardrails(
     """Run the output guardrails of one tool call as one step."""
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     run = functools.partial(agents_sdk.tool_output_guardrails, **named, real_result=real_result)
-    return await _tool_guardrails("tool_output_guardrails", run, func_tool, tool_context, tool_output_guardrail_results)
+    return await _tool_guardrails(TOOL_OUTPUT_GUARDRAILS, run, func_tool, tool_context, tool_output_guardrail_results)
 
 
 async def _tool_guardrails(
-    kind: Literal["tool_input_guardrails", "tool_output_guardrails"],
+    kind: str,
     run: Callable[..., Awaitable[Any]],
     tool: FunctionTool,
     context: ToolContext[Any],
     results: list[Any],
 ) -> Any:
     """Run the guardrails of one kind of one tool call as one step, and return what the SDK concludes of the results."""
-    found = "tool_input_guardrail_results" if kind == "tool_input_guardrails" else "tool_output_guardrail_results"
+    found = "tool_input_guardrail_results" if kind == TOOL_INPUT_GUARDRAILS else "tool_output_guardrail_results"
     scope = active_scope()
     if scope is None or not getattr(tool, kind):
         return await run(**{found: results})
@@ -124,7 +125,7 @@ async def _tool_guardrails(
         return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in seen]}
 
     slot = scope.slot_of(context.tool_call_id, context)
-    reserved = slot.input_guardrails if kind == "tool_input_guardrails" else slot.output_guardrails
+    reserved = slot.input_guardrails if kind == TOOL_INPUT_GUARDRAILS else slot.output_guardrails
     reservation = reserved.popleft() if reserved else scope.reserve()
     name = scope.step_name(kind, tool.name, slot.key, str(reservation.step_id))
     envelope = await run_step(scope.segment, reservation, name, body)

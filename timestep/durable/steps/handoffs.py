@@ -9,6 +9,7 @@ from typing import Any
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk
+from timestep.words import HANDOFF
 
 
 async def execute_handoffs(**named: Any) -> Any:
@@ -35,7 +36,7 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
             return {"ok": target.name}
 
         reservation = slot.calls.popleft() if slot.calls else scope.reserve()
-        name = scope.step_name("handoff", handoff.tool_name, slot.key)
+        name = scope.step_name(HANDOFF, handoff.tool_name, slot.key)
         envelope = await run_step(scope.segment, reservation, name, body)
         value_of(envelope)
         if target is None:

@@ -23,6 +23,7 @@ from timestep.durable.journal.scope import active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.states.tool_lists import recorded_tool_list
+from timestep.words import MCP_LIST_TOOLS
 
 log = logging.getLogger("timestep")
 
@@ -62,7 +63,7 @@ async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any],
         return {"ok": _TOOLS.dump_python(tools, mode="json", by_alias=True, exclude_none=True)}
 
     reservation = scope.reserve()
-    name = scope.step_name("mcp_list_tools", server.name, str(reservation.step_id))
+    name = scope.step_name(MCP_LIST_TOOLS, server.name, str(reservation.step_id))
     envelope = await run_step(scope.segment, reservation, name, body)
     if "ok" in envelope:
         scope.segment.record.mcp_tools[server.name] = envelope["ok"]

@@ -24,6 +24,7 @@ from timestep.durable.steps.rate_limits import CallLimits
 from timestep.errors import IncompleteModelResponseError
 from timestep.models.model_chain import ARGUMENTS, ModelChain, check_behaviour
 from timestep.pricing import price_of
+from timestep.words import TEXT_DELTA
 
 log = logging.getLogger("timestep")
 
@@ -226,7 +227,7 @@ class _ModelAttempts:
                     call.forward.put_nowait(event)
                     self.was_seen = self.was_seen or event.type not in UNSEEN_EVENTS
                 if event.type == "response.output_text.delta":
-                    text = {"type": "text_delta", "text": event.delta, "agent": call.agent.name}
+                    text = {"type": TEXT_DELTA, "text": event.delta, "agent": call.agent.name}
                     call.events.add(text, retry=self.retry)
                 elif event.type == "response.output_item.done":
                     output.append(event.item)

@@ -35,6 +35,7 @@ from timestep.durable.steps.model_retry import seconds_refused
 from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
+from timestep.words import WAITING_FOR_RATE_LIMIT
 
 log = logging.getLogger("timestep")
 
@@ -149,7 +150,7 @@ class CallLimits:
         seconds = round(verdict.seconds, 3)
         log.info("Run %s: waiting for rate limit %s, %s s or more.", self._segment.run_id, verdict.key, seconds)
         told.add(
-            {"type": "waiting_for_rate_limit", "agent": self._agent, "limit": verdict.key, "seconds": seconds},
+            {"type": WAITING_FOR_RATE_LIMIT, "agent": self._agent, "limit": verdict.key, "seconds": seconds},
             retry=retry,
         )
 

@@ -36,6 +36,7 @@ from timestep.durable.seams.tool_threads import tool_body
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import ToolResultError, UnsupportedError
 from timestep.records import ToolCall
+from timestep.words import TOOL_CALL, TOOL_FINISHED, TOOL_STARTED
 
 log = logging.getLogger("timestep")
 
@@ -139,7 +140,7 @@ async def run_call(
     segment, key = scope.segment, scope.call_key(slot)
     step = _CallStep(
         scope=scope,
-        name=scope.step_name("tool_call", asked.tool, slot.key),
+        name=scope.step_name(TOOL_CALL, asked.tool, slot.key),
         key=key,
         asked=asked,
         body=body,
@@ -191,8 +192,8 @@ class _CallStep:
         )
         before, started_at = fingerprint(asked.context), time.time()
         settled = await self._settled(call, started_at) if self.on_crash != "repeat" else None
-        what = {"tool": asked.tool, "call_id": asked.call_id}
-        events.add({"type": "tool_started", **what, "arguments": asked.arguments})
+        tool, call_id = asked.tool, asked.call_id
+        events.add({"type": TOOL_STARTED, "tool": tool, "call_id": call_id, "arguments": asked.arguments})
         if settled is not None:
             envelope = settled
         else:
@@ -201,7 +202,7 @@ class _CallStep:
         envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
         if self.has_run and (changes := changes_since(before, asked.context)):
             envelope["context"] = changes
-        events.add({"type": "tool_finished", **what, "is_error": "error" in envelope})
+        events.add({"type": TOOL_FINISHED, "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
         return envelope
 
     async def _settled(self, call: ToolCall, started_at: float) -> Envelope | None:
