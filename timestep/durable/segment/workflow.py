@@ -70,10 +70,10 @@ def expecting(workflow_id: str) -> Generator[asyncio.Future[Outcome]]:
 async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """Execute one segment of a run.
 
-    Steps, in order: in a foreign session `session_read`; those of the agent's turns (`model_turn`, `tool_call`,
-    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`. The start and the close are
-    transactions of their own, harmless when repeated. After the close DBOS records that the stream is closed; only a
-    copy of the journal could replay that, and leaves it out.
+    Steps, in order: in a foreign session `session_read`; those of the agent's turns, one kind a file of durable/steps;
+    in a foreign session `session_write`. The start and the close are transactions of their own, harmless when repeated.
+    After the close DBOS records that the stream is closed; only a copy of the journal could replay that, and leaves it
+    out.
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)

@@ -184,3 +184,6 @@ def _load(data: Json) -> GuardrailFunctionOutput:
     return GuardrailFunctionOutput(
         output_info=decode_value(data["output_info"]), tripwire_triggered=data["tripwire_triggered"]
     )
+
+
+REPLACES = (tool_input_guardrails, tool_output_guardrails, input_guardrail, output_guardrail)

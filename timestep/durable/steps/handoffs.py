@@ -46,3 +46,6 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
         return target
 
     return on_invoke_handoff
+
+
+REPLACES = (execute_handoffs,)

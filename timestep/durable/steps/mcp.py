@@ -133,3 +133,6 @@ async def _connect_home(home: _Home) -> None:
             raise
     else:
         home.ready.set_result(None)
+
+
+REPLACES = (list_mcp_tools, invoke_mcp_tool)

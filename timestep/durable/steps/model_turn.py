@@ -213,3 +213,6 @@ def _response_usage(usage: Usage) -> ResponseUsage:
         input_tokens_details=usage.input_tokens_details,
         output_tokens_details=usage.output_tokens_details,
     )
+
+
+REPLACES = (get_model, get_model_settings, handle_chat_stream)

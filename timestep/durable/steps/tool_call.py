@@ -267,3 +267,6 @@ async def _run_sub_agent(
             return await agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         finally:
             dbos_sdk.set_context(outer)
+
+
+REPLACES = (invoke_function_tool,)
