@@ -137,6 +137,11 @@ def test_words_of_other_releases_are_read(stored: str | None, kind: str | None, 
     assert words.read_reason(stored, None if kind is None else {"type": kind}) == read
 
 
+def test_a_kind_of_another_release_is_shown_as_an_approval() -> None:
+    tomorrow: Any = "a_kind_of_tomorrow"
+    assert words.kind_of_approval(tomorrow) == words.kind_of_approval("approval")
+
+
 def test_each_word_is_there_once() -> None:
     for table in (words.REASONS, words.KINDS_OF_APPROVAL, words.STEP_KINDS, words.EVENT_TYPES, words.CALL_TYPES):
         names = [each.word for each in table]
