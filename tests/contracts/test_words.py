@@ -31,11 +31,10 @@ OTHER_MEANINGS = {
     "cli/approvals.py": {"approval", "limit"},  # labels that are printed
     "cli/demo/scenario.py": {"handoff"},  # lines of the demo's own log
     "cli/demo/screen.py": {"handoff", "step"},
-    "cli/runs/trace.py": {"step"},  # a node of the trace
     "client/events.py": {"step"},  # a field of the events
+    "client/trace.py": {"step"},  # a node of the trace
     "durable/seams/agents_sdk.py": {"tool_call", "timeout"},  # parameters of the SDK's functions
     "durable/seams/dbos_journal.py": {"step"},  # a type of operation of DBOS
-    "durable/steps/guardrails.py": {"tool_input_guardrails", "tool_output_guardrails"},  # fields of a tool
     "ids.py": {"copy"},  # the end of an id of a workflow
     "store/tables.py": {"step"},  # a column
 }
@@ -169,14 +168,29 @@ def test_steps_are_named_by_their_patterns() -> None:
     patterns = {each.word: each.pattern.count(":<") - 1 for each in words.STEP_KINDS}  # the turn is always there
     named: set[str] = set()
     for path in (PACKAGE / "durable").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step_name":
-                kind, *parts = node.args
-                assert isinstance(kind, ast.Name), ast.unparse(node)
-                word = getattr(words, kind.id)
-                assert len(parts) == patterns[word], ast.unparse(node)
-                named.add(word)
+        tree = ast.parse(path.read_text("utf-8"))
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "step_name":
+                kind, *parts = call.args
+                assert isinstance(kind, ast.Name), ast.unparse(call)
+                for word in words_named(kind.id, tree):
+                    assert len(parts) == patterns[word], ast.unparse(call)
+                    named.add(word)
     assert named == {each.word for each in words.STEP_KINDS if ":<turn>" in each.pattern}
+
+
+def words_named(name: str, tree: ast.Module) -> set[str]:
+    """Return the words of a constant; of the first parameter of a function those of the constants that it is given."""
+    if name.isupper():
+        return {getattr(words, name)}
+    functions = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef) and node.args.args and node.args.args[0].arg == name
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    given = [call.args[0] for call in calls if call.func.id in functions]  # type: ignore[union-attr]
+    return {getattr(words, each.id) for each in given if isinstance(each, ast.Name)}
 
 
 def words_in_code(code: str) -> set[str]:

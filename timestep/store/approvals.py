@@ -58,14 +58,14 @@ select timestep.decide(
 
 _NAMED = sa.text("""
 with exact as (
-  select 'approval' as kind, id from timestep.approvals where id = :text
-  union all select 'run', id from timestep.runs where id = :text)
-(select kind, id from exact order by kind limit 1)
+  select false as is_run, id from timestep.approvals where id = :text
+  union all select true, id from timestep.runs where id = :text)
+(select is_run, id from exact order by is_run limit 1)
 union all
-(select 'approval', id from timestep.approvals where not exists (select from exact) and starts_with(id, :text)
+(select false, id from timestep.approvals where not exists (select from exact) and starts_with(id, :text)
  order by asked_at, place, id limit :limit)
 union all
-(select 'run', id from timestep.runs where not exists (select from exact) and starts_with(id, :text)
+(select true, id from timestep.runs where not exists (select from exact) and starts_with(id, :text)
  order by created_at desc, id desc limit :limit)""")
 
 
@@ -134,7 +134,7 @@ def find_named(connection: sa.Connection, text: str, *, limit: int = 4) -> tuple
     It is the one whose id it is, an approval's first; else those whose id begins with it, `limit` of each at most.
     """
     found = connection.execute(_NAMED, {"text": text, "limit": limit}).all()
-    return [row.id for row in found if row.kind == "approval"], [row.id for row in found if row.kind == "run"]
+    return [row.id for row in found if not row.is_run], [row.id for row in found if row.is_run]
 
 
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:
