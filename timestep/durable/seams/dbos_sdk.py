@@ -21,6 +21,7 @@ from dbos import DBOS, DBOSClient
 from dbos._context import DBOSContext
 from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import SystemDatabase
+from sqlalchemy import Engine
 
 from timestep.durable.seams.release_check import DBOS_RELEASE
 from timestep.durable.seams.tool_threads import SortingExecutor
