@@ -65,10 +65,11 @@ lock: $(READY) ## Write requirements.lock again, with releases that are at least
 		--no-emit-index-url --no-emit-find-links --exclude-newer '7 days' --custom-compile-command 'make lock' \
 		pyproject.toml -o requirements.lock
 
-# `make upgrade-check TESTS=tests/store` runs other tests, `TESTS=` none: it only looks at the seams.
+# `make upgrade-check RELEASES='dbos==3.4.0a11' TESTS=` looks at the seams with another release, and runs no test.
+RELEASES ?= dbos openai-agents
 TESTS ?= tests/contracts tests/durable
 upgrade-check: $(READY) ## Try the newest dbos and openai-agents, pre-releases too: which seam and which test breaks.
-	@$(IN_TEST_ENVIRONMENT) $(BIN)/python tests/contracts/upgrade_check.py $(TESTS)
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/python tests/contracts/upgrade_check.py --releases $(RELEASES) --tests $(TESTS)
 
 clean: ## Remove the environment and all caches; the data directory stays.
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
-import textwrap
-import types
-import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("dbos", "agents")
+from package_types import MISSING, PACKAGES, Instance, Value, evaluated, is_foreign, member_of, name_of
+
 PRIVATE = re.compile(r"_[a-z]\w*")
 BY_NAME = {
     "_client": (
@@ -44,22 +41,6 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Value:
-    """An expression whose value is known: a class, a function, a table, or a module, with the path that it came by."""
-
-    value: Any
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Instance:
-    """An expression that is an instance of one of some classes, with the classes of what it contains."""
-
-    classes: tuple[type, ...]
-    items: Any = None
-
-
-@dataclass(frozen=True)
 class Ours:
     """A function or class of Timestep, or with `is_instance` an instance of the class."""
 
@@ -73,10 +54,6 @@ class Keys:
     """A dict that the code writes out."""
 
     nodes: tuple[ast.Constant, ...]
-
-
-MISSING = Value(None)
-"""What the release does not have: said once, and not again for what hangs on it."""
 
 
 @dataclass
@@ -269,7 +246,7 @@ class Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
         function = self._kind(node.func)
-        owners = [kind for each in node.args if is_foreign(kind := self._kind(each))]
+        owners = [kind for each in node.args if is_foreign(kind := self._kind(each)) or kind is MISSING]
         for text in _private_texts(node.args):
             if id(text) in self._seen:
                 continue
@@ -280,7 +257,7 @@ class Reader(ast.NodeVisitor):
                 for owner in BY_NAME[text.value]:
                     module, _, name = owner.rpartition(".")
                     kind = Instance((getattr(importlib.import_module(module), name),))
-                    problem = "" if _member_of(kind, text.value) is not MISSING else "it is not there"
+                    problem = "" if member_of(kind, text.value) is not MISSING else "it is not there"
                     self._note(text, f"{owner}.{text.value}", problem)
             else:
                 self._note(text, text.value, "is a text, of what it is the name is not known")
@@ -331,12 +308,12 @@ class Reader(ast.NodeVisitor):
         """Return what is known of a member of something of the packages; note that it is used."""
         if owner is MISSING:
             return MISSING
-        found = _member_of(owner, name)
+        found = member_of(owner, name)
         is_added = isinstance(getattr(node, "ctx", None), ast.Store) and not is_private(name)
         if is_foreign(owner):
             path = owner.path if isinstance(owner, Value) else ""
             problem = "" if found is not MISSING or is_added else "it is not there"
-            self._note(node, f"{_name_of(owner)}.{name}", problem, names=f"{path}.{name}")
+            self._note(node, f"{name_of(owner)}.{name}", problem, names=f"{path}.{name}")
         return found
 
     def _note(self, node: ast.AST, name: str, problem: str = "", *, names: str | None = None) -> None:
@@ -370,7 +347,7 @@ class Reader(ast.NodeVisitor):
             return self._of_ours(owner, node.attr)
         if owner is MISSING or not isinstance(owner, (Value, Instance)):
             return owner if owner is MISSING else None
-        return _member_of(owner, node.attr)
+        return member_of(owner, node.attr)
 
     def _kind_of_call(self, node: ast.Call) -> Any:
         function = self._kind(node.func)
@@ -379,12 +356,12 @@ class Reader(ast.NodeVisitor):
         if isinstance(function, Ours) and isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return self._annotated(function.node.returns, function.names)
         if not isinstance(function, Value) or function is MISSING:
-            return None
+            return function if function is MISSING else None
         if isinstance(function.value, type):
             return Instance((function.value,))
         if getattr(function.value, "__module__", "") == "copy" and node.args:  # a copy is what it is a copy of
             return self._kind(node.args[0])
-        return _evaluated(getattr(function.value, "__annotations__", {}).get("return"), function.value)
+        return evaluated(getattr(function.value, "__annotations__", {}).get("return"), function.value)
 
     def _of_ours(self, owner: Ours, name: str) -> Any:
         """Return what is known of an attribute of a class of Timestep: what its constructor assigns, or a method."""
@@ -409,126 +386,19 @@ class Reader(ast.NodeVisitor):
                 outside, self.names = self.names, names
                 kind = self._kind(annotation)
                 self.names = outside
-                if isinstance(kind, Ours):
-                    return Ours(kind.node, kind.names, is_instance=True)
-                return Instance((kind.value,)) if isinstance(kind, Value) and isinstance(kind.value, type) else None
+                return _instance_of(kind)
             case _:
                 return None
 
 
-def is_foreign(kind: Any) -> bool:
-    """Whether something is of one of the packages."""
-    values = kind.classes if isinstance(kind, Instance) else [kind.value] if isinstance(kind, Value) else []
-    return any(_module_of(value).split(".")[0] in PACKAGES for value in values)
-
-
-def _module_of(value: Any) -> str:
-    return value.__name__ if isinstance(value, types.ModuleType) else str(getattr(value, "__module__", None))
-
-
-def _name_of(kind: Value | Instance) -> str:
-    value = kind.classes[0] if isinstance(kind, Instance) else kind.value
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    return f"{_module_of(value)}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+def _instance_of(kind: Any) -> Any:
+    if isinstance(kind, Ours):
+        return Ours(kind.node, kind.names, is_instance=True)
+    is_class = isinstance(kind, Value) and isinstance(kind.value, type)
+    return kind if kind is MISSING else Instance((kind.value,)) if is_class else None
 
 
 def _private_texts(nodes: Iterable[ast.AST]) -> Iterator[ast.Constant]:
     for node in (each for outer in nodes for each in ast.walk(outer)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and PRIVATE.fullmatch(node.value):
             yield node
-
-
-def _member_of(owner: Value | Instance, name: str) -> Any:
-    """Return what is known of a member; MISSING when there is none."""
-    if isinstance(owner, Instance):
-        found = [_of_instance(kind, name) for kind in owner.classes]
-        return next((kind for kind in found if kind is not MISSING), MISSING)
-    value = owner.value
-    if not hasattr(value, name):
-        if isinstance(value, types.ModuleType) and hasattr(value, "__path__"):
-            return _submodule(f"{value.__name__}.{name}")
-        return _of_instance(value, name) if isinstance(value, type) else MISSING
-    annotation = vars(value).get("__annotations__", {}).get(name) if isinstance(value, types.ModuleType) else None
-    if annotation is not None:
-        return _evaluated(annotation, value)
-    member = getattr(value, name)
-    return Value(member, f"{owner.path}.{name}" if isinstance(member, types.ModuleType) else "")
-
-
-def _submodule(name: str) -> Any:
-    try:
-        return Value(importlib.import_module(name))
-    except ImportError:
-        return MISSING
-
-
-def _of_instance(kind: type, name: str) -> Any:
-    for each in kind.__mro__:
-        annotation = vars(each).get("__annotations__", {}).get(name)
-        member = vars(each).get(name)
-        if isinstance(member, property):
-            return _evaluated(inspect.get_annotations(member.fget).get("return"), each)  # type: ignore[arg-type]
-        if isinstance(member, (types.FunctionType, classmethod, staticmethod, type)):
-            return Value(getattr(each, name))
-        if annotation is not None:
-            return _evaluated(annotation, each)
-        if name in vars(each):
-            return Value(member) if _module_of(type(member)) == "sqlalchemy.sql.schema" else None
-        if each.__module__ != "builtins" and name in (assigned := _assigned(each)):
-            return _evaluated(assigned[name], each)
-    return MISSING
-
-
-@cache
-def _assigned(kind: type) -> dict[str, str]:
-    """Return the attributes that the methods of a class assign to their instance, with their annotation if any."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    except (OSError, TypeError):
-        return {}
-    found: dict[str, str] = {}
-    for method in (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
-        parameters = {each.arg: each.annotation for each in (*method.args.args, *method.args.kwonlyargs)}
-        for node in ast.walk(method):
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            for target in targets if isinstance(node, (ast.Assign, ast.AnnAssign)) else []:
-                if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
-                    annotation = getattr(node, "annotation", None)
-                    if annotation is None and isinstance(node.value, ast.Name):
-                        annotation = parameters.get(node.value.id)
-                    found[target.attr] = found.get(target.attr) or (ast.unparse(annotation) if annotation else "")
-    return found
-
-
-def _evaluated(annotation: Any, owner: Any) -> Any:
-    """Return what an annotation of the packages says, when it can be told."""
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, _namespace(_module_of(owner)))
-        except Exception:
-            return None
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        kinds = [kind for each in arguments if isinstance(kind := _evaluated(each, owner), Instance)]
-        classes = tuple(kind for each in kinds for kind in each.classes if kind is not type(None))
-        return Instance(classes, kinds[0].items) if classes else None
-    if typing.get_origin(annotation) is type:
-        return Value(arguments[0]) if isinstance(arguments[0], type) else None
-    kind = typing.get_origin(annotation) or annotation
-    items = _evaluated(arguments[0], owner) if len(arguments) == 1 and kind in (list, set, tuple) else None
-    return Instance((kind,), items) if isinstance(kind, type) else None
-
-
-@cache
-def _namespace(module: str) -> dict[str, Any]:
-    """Return the names of a module of the packages, with those that it imports for the type checker alone."""
-    loaded = importlib.import_module(module)
-    names = dict(vars(loaded))
-    for node in ast.walk(ast.parse(inspect.getsource(loaded))):
-        if isinstance(node, ast.ImportFrom):
-            source = importlib.util.resolve_name("." * node.level + (node.module or ""), loaded.__package__)
-            for alias in node.names:
-                if alias.name not in names and isinstance(kind := _submodule(source), Value) and kind is not MISSING:
-                    names.setdefault(alias.asname or alias.name, getattr(kind.value, alias.name, None))
-    return names

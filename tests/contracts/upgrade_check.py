@@ -1,13 +1,17 @@
-"""Try the newest dbos and openai-agents, pre-releases too, in an environment of its own: `make upgrade-check`.
+"""Try other releases of dbos and openai-agents in an environment of its own, pre-releases too: `make upgrade-check`.
 
-Prints which seam breaks and by which names, then runs the tests that are named on the command line. Ends with 1 when a
-necessary seam is broken or a test fails; an optional one only makes things slower. The pins stay as they are.
+    upgrade_check.py --releases dbos openai-agents --tests tests/contracts tests/durable
+
+A release without a version is the newest one. Prints which seam breaks and by which names, then runs the tests. Ends
+with 1 when a necessary seam is broken or a test fails; an optional one only makes things slower. The pins stay.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,29 +26,34 @@ OPTIONAL = ("agents_speed.py", "dbos_speed.py")
 ROOTS = "import timestep.durable.segment.runner, timestep.runtime.launch, timestep.client.client"
 
 
-def main(words: list[str]) -> int:
+def main() -> int:
     """Make the environment, look at the seams and run the tests; return the exit code."""
-    if words == ["--seams"]:
+    parser = argparse.ArgumentParser(description="Try other releases of dbos and openai-agents.")
+    parser.add_argument("--releases", nargs="+", default=PACKAGES, help="what to install over the lock")
+    parser.add_argument("--tests", nargs="*", default=[], help="what pytest runs afterwards")
+    parser.add_argument("--seams", action="store_true", help="only look at the seams, in this environment")
+    words = parser.parse_args()
+    if words.seams:
         return show_seams()
-    make_environment()
+    make_environment(words.releases)
     is_broken = run(PYTHON, __file__, "--seams") != 0
     if run(PYTHON, "-c", ROOTS) != 0:
         print("No test can run: Timestep refuses these releases.")
         return 1
-    if not words:
-        return int(is_broken)
-    failed = run(PYTHON, "-m", "pytest", "-q", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", *words)
-    return 1 if is_broken else failed
+    failed = words.tests and run(
+        PYTHON, *["-m", "pytest", "-q", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"], *words.tests
+    )
+    return int(is_broken or bool(failed))
 
 
-def make_environment() -> None:
-    """Make an environment of what is locked, then put the newest releases in."""
+def make_environment(releases: Sequence[str]) -> None:
+    """Make an environment of what is locked, then put other releases in."""
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     needed = [
         [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
         [*pip, "--require-hashes", "--no-deps", "-r", str(REPOSITORY / "requirements.lock")],
         [*pip, "--no-deps", "--no-build-isolation", "-e", str(REPOSITORY)],
-        [*pip, "--pre", "--upgrade", *PACKAGES],
+        [*pip, "--pre", "--upgrade", *releases],
     ]
     for command in needed:
         subprocess.run(command, check=True)
@@ -75,4 +84,4 @@ def run(*command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
