@@ -24,10 +24,10 @@ trap 'TIMESTEP_DATA_DIR=$$folder $(BIN)/timestep db stop >/dev/null 2>&1 || true
 export TIMESTEP_DATA_DIR=$$folder TIMESTEP_PROBE_LOCAL=0 OPENAI_AGENTS_DISABLE_TRACING=1 PYTHONDONTWRITEBYTECODE=1;
 endef
 
-.PHONY: help demo test check types rules unit format reference lock clean
+.PHONY: help demo test check types rules unit format reference lock upgrade-check clean
 
 help: ## List the targets.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
 
 demo: $(READY) ## Watch an agent survive kill -9: no key, no server; MODEL=local for a real small model.
 	@$(BIN)/timestep demo $(if $(MODEL),--model $(MODEL))
@@ -64,6 +64,12 @@ lock: $(READY) ## Write requirements.lock again, with releases that are at least
 	$(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --exclude-newer '7 days' --custom-compile-command 'make lock' \
 		pyproject.toml -o requirements.lock
+
+# `make upgrade-check RELEASES='dbos==3.4.0a11' TESTS=` looks at the seams with another release, and runs no test.
+RELEASES ?= dbos openai-agents
+TESTS ?= tests/contracts tests/durable
+upgrade-check: $(READY) ## Try the newest dbos and openai-agents, pre-releases too: which seam and which test breaks.
+	@$(IN_TEST_ENVIRONMENT) $(BIN)/python tests/contracts/upgrade_check.py --releases $(RELEASES) --tests $(TESTS)
 
 clean: ## Remove the environment and all caches; the data directory stays.
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,8 +12,8 @@ from openai import AsyncOpenAI
 from turns import Turns
 
 from timestep import RunLimits, list_approvals, raise_limits, run_agent_workflow, wait_run
-from timestep.durable.seams.agents_sdk import base_url_of
 from timestep.durable.steps import model_attempts
+from timestep.models.clients import base_url_of
 
 CALL = 2 + 8
 """Millionths of a dollar for one input and one output token of `gpt-4.1`."""

@@ -12,15 +12,15 @@ from dbos._sys_db import SystemDatabase
 
 from timestep import run_agent_workflow
 from timestep.durable.process.engine import engine as launched_engine
-from timestep.durable.seams import dbos_journal
-from timestep.durable.seams.dbos_journal import Known
+from timestep.durable.seams import known_steps
+from timestep.durable.seams.known_steps import Known
 from timestep.errors import RunCancelledError
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the steps that were looked for, however slow the machine is."""
-    monkeypatch.setattr(dbos_journal, "OWNED_SECONDS", 600)
+    monkeypatch.setattr(known_steps, "OWNED_SECONDS", 600)
     found: list[str] = []
     look = SystemDatabase.check_operation_execution
 
@@ -53,7 +53,7 @@ async def test_the_first_attempt_of_a_run_looks_for_nothing(engine: Any, new_id:
 async def test_after_a_pause_a_step_looks_whether_the_run_is_still_its_own(
     engine: Any, new_id: str, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dbos_journal, "OWNED_SECONDS", 0)
+    monkeypatch.setattr(known_steps, "OWNED_SECONDS", 0)
     bodies: list[str] = []
 
     def cancel() -> str:
@@ -108,12 +108,12 @@ async def test_a_repeated_segment_looks_for_the_recorded_steps_alone(
 
 def test_what_is_recorded_or_unknown_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(dbos_journal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(known_steps.time, "monotonic", lambda: now[0])
     known = Known([1, 2])
     assert known.is_new(3)
     assert not known.is_new(2)
     assert known.is_owned_still
-    now[0] += 2 * dbos_journal.OWNED_SECONDS
+    now[0] += 2 * known_steps.OWNED_SECONDS
     assert not known.is_owned_still
     known.is_owned(now[0])
     assert known.is_owned_still

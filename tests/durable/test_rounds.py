@@ -16,7 +16,7 @@ from dbos._sys_db import SystemDatabase
 
 from timestep import run_agent_workflow
 from timestep.durable.process.engine import engine as launched_engine
-from timestep.durable.seams import dbos_journal
+from timestep.durable.seams import dbos_speed
 from timestep.durable.seams.group_commit import MOST_IN_A_ROUND, Rounds
 from timestep.errors import RunCancelledError
 
@@ -151,7 +151,7 @@ async def test_a_row_is_the_one_that_dbos_would_write(
 ) -> None:
     await run_agent_workflow(agent_with(lambda: "ok"), "Go", workflow_id=new_id)
     assert alone == []
-    monkeypatch.setattr(dbos_journal, "LARGEST_TOGETHER", 0)
+    monkeypatch.setattr(dbos_speed, "LARGEST_TOGETHER", 0)
     await run_agent_workflow(agent_with(lambda: "ok"), "Go", workflow_id=f"{new_id}-alone")
     assert alone == ["model_turn:1:assistant", "tool_call:1:act:c1", "model_turn:2:assistant"]
 

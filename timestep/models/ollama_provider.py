@@ -11,7 +11,8 @@ from typing import Any
 from agents import Model, ModelProvider
 
 from timestep.errors import ModelNotConfiguredError
-from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE, http_of
+from timestep.models.clients import http_of
+from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE
 from timestep.models.ollama_model import OllamaModel
 
 CLOUD_URL = f"https://{CLOUD_NAME}"

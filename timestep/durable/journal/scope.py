@@ -21,8 +21,9 @@ from dbos import DBOS, StepReservation
 
 from timestep.durable.journal.halt import Halt
 from timestep.durable.journal.stream_writer import StreamWriter
-from timestep.durable.seams import dbos_journal, dbos_sdk
+from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
+from timestep.durable.seams.known_steps import Known
 from timestep.durable.seams.sdk_calls import call_id_of, field_of
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
@@ -74,7 +75,7 @@ class Segment:
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
-    known: dbos_journal.Known = field(default_factory=dbos_journal.Known)
+    known: Known = field(default_factory=Known)
     waiting_calls: int = 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from timestep.durable.seams import dbos_journal, dbos_sdk
+from timestep.durable.seams import dbos_sdk
 
 _noting: dict[str, asyncio.Future[Any]] = {}
 _closed: dict[str, tuple[str | None, dict[str, Any]]] = {}
@@ -30,7 +30,7 @@ def closed(workflow_id: str, summary: dict[str, Any]) -> None:
 def finish() -> None:
     """Note the ends that are left; before the engine stops. Blocks."""
     for workflow_id, (token, summary) in list(_closed.items()):
-        dbos_journal.record_outcome(workflow_id, summary, owner=token)
+        dbos_sdk.record_outcome(workflow_id, summary, owner=token)
     _closed.clear()
     _noting.clear()
 

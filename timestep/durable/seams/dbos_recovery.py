@@ -1,5 +1,8 @@
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false
-"""Give the workflows of gone executors and versions to others; no public name of DBOS does."""
+"""Give the workflows of gone executors and versions to others; no public name of DBOS does.
+
+The necessary names are checked when this module is imported.
+"""
 
 from __future__ import annotations
 
@@ -172,3 +175,6 @@ def _alone(journal: SystemDatabase) -> contextlib.AbstractContextManager[sa.Conn
 
 
 DBOS_RELEASE.check(dbos_recovery.recover_pending_workflows, ["dbos", "executor_ids"])
+DBOS_RELEASE.check(
+    SystemDatabase.reenqueue_for_recovery, ["self", "workflow_id", "executor_ids", "recovery_queue_name"]
+)

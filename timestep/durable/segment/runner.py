@@ -18,7 +18,8 @@ from agents.run import AgentRunner
 from timestep.durable import steps
 from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
-from timestep.durable.seams import agents_sdk, agents_speed, dbos_sdk, run_state
+from timestep.durable.seams import agents_sdk, dbos_sdk, run_state
+from timestep.durable.seams.release_check import AGENTS_RELEASE
 from timestep.durable.states.origin import note_end
 from timestep.durable.steps import guardrails, native_tools
 from timestep.settings import current_settings
@@ -56,7 +57,10 @@ def install() -> None:
     native_tools.register_result_types()
     agents_sdk.add_output_property()
     agents_sdk.note_ends_on_states(note_end)
-    agents_speed.install()
+    with AGENTS_RELEASE.optional("The Agents SDK's look at its agents and their tools"):
+        from timestep.durable.seams import agents_speed  # optional: it may need what this release lacks
+
+        agents_speed.install()
     agents_sdk.install(agents_sdk.Replacements(runner=DurableRunner(), **_replaced()))
 
 

@@ -25,7 +25,8 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
-from timestep.durable.seams import dbos_journal, dbos_recovery, dbos_sdk
+from timestep.durable.seams import dbos_recovery, dbos_sdk
+from timestep.durable.seams.known_steps import Known
 from timestep.durable.segment.close import closing_of
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome
 from timestep.durable.segment.run import run_segment
@@ -193,7 +194,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
         writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
-        known=dbos_journal.Known(started.recorded),
+        known=Known(started.recorded),
     )
 
 
