@@ -1,72 +1,67 @@
-"""The command line in a process of its own, with settings of the test's own."""
+"""The command line with settings of the test's own, and a shop with agents on a server that all modules share."""
 
 from __future__ import annotations
 
-import os
+import itertools
 import shutil
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, Shop
+from command_line import Ended, Shop, clean_environment, run_here
 
 from timestep.embedded_postgres import EmbeddedPostgres
 
-Timestep = Callable[..., subprocess.CompletedProcess[str]]
+Timestep = Callable[..., Ended]
 
-_OURS = ("TIMESTEP_", "PG", "DBOS_", "OPENAI_", "OLLAMA_", "NO_COLOR")
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment of the commands: nothing configured, nothing probed, an own data directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return kept | {
-        "PYTHONPATH": str(REPOSITORY),
-        "TIMESTEP_PROBE_LOCAL": "0",
-        "TIMESTEP_DATA_DIR": str(tmp_path / "data"),
-        "TIMESTEP_APP_NAME": "test-shop",
-    }
+    return clean_environment(TIMESTEP_DATA_DIR=str(tmp_path / "data"), TIMESTEP_APP_NAME="test-shop")
 
 
 @pytest.fixture
 def timestep_command(tmp_path: Path, environment: dict[str, str]) -> Timestep:
     """Run `timestep WORDS...` in the test's folder, without a terminal."""
 
-    def call(*words: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "timestep", *words],
-            cwd=tmp_path,
-            env=environment | (variables or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-        )
+    def call(*words: str, variables: dict[str, str] | None = None) -> Ended:
+        return run_here(*words, folder=tmp_path, environment=environment | (variables or {}))
 
     return call
 
 
-@pytest.fixture(scope="module")
-def shop_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("shop")
-    shutil.copy(Path(__file__).parent / "shop.py", folder)
-    server = EmbeddedPostgres(folder / "data" / "postgres" / "18")
-    server.ensure()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    environment = kept | {
-        "PYTHONPATH": str(REPOSITORY),
-        "TIMESTEP_PROBE_LOCAL": "0",
-        "TIMESTEP_DATA_DIR": str(folder / "data"),
-        "TIMESTEP_APP_NAME": "shop",
-        "OPENAI_AGENTS_DISABLE_TRACING": "1",
-    }
-    yield Shop(folder, environment, server)
+@pytest.fixture(scope="session")
+def shop_server() -> Iterator[EmbeddedPostgres]:
+    """The server of all shops, in memory where there is plenty. It is pinned: each command gives up its hold."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2_000_000_000 else Path("/tmp").resolve()
+    folder = Path(tempfile.mkdtemp(prefix="timestep-shop-", dir=place))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "postgres" / "18")
+    server.ensure(pin=True)
+    with server.connect("postgres", autocommit=True) as connection:
+        connection.execute("alter system set fsync = off")
+        connection.execute("select pg_reload_conf()")
+    yield server
     server.release()
     server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shop_of_module(tmp_path_factory: pytest.TempPathFactory, shop_server: EmbeddedPostgres) -> Shop:
+    """A shop of this module's own: a folder, and an application with a database."""
+    folder = tmp_path_factory.mktemp("shop")
+    shutil.copy(Path(__file__).parent / "shop.py", folder)
+    data_directory = shop_server.directory.parents[1]
+    environment = clean_environment(
+        TIMESTEP_DATA_DIR=str(data_directory), TIMESTEP_APP_NAME=f"shop-{next(_numbers)}"
+    )
+    return Shop(folder, environment, shop_server)
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_after_ctrl_c_the_run_is_in_postgres_and_goes_on_without_repeating_a_fin
 
 
 def test_a_wait_that_is_over_leaves_the_run_as_ctrl_c_does(shop: Shop) -> None:
-    run = shop.call("run", "order 99", "--agent", "shop:support", "--id", "patience", "--wait", "1")
+    run = shop.call_process("run", "order 99", "--agent", "shop:support", "--id", "patience", "--wait", "1")
     assert (run.returncode, run.stdout) == (1, "")
     assert "error: The run 'patience' has not ended within 1 s." in run.stderr
     assert shop.call("runs", "cancel", "patience").returncode == 0

@@ -99,7 +99,7 @@ def test_show_says_what_a_run_waits_for(stored: Shop) -> None:
 
 
 def test_a_run_that_waits_for_a_rate_limit_says_so(stored: Shop) -> None:
-    with stored.server.connect("shop", autocommit=True) as connection:
+    with stored.server.connect(stored.database, autocommit=True) as connection:
         connection.execute(
             "insert into timestep.runs (id, agent, status, input, input_digest, options, waits_for, waits_since) "
             "values ('slowed', 'support', 'running', '\"hi\"', 'd', '{}', 'gpt-4.1', now() - interval '12 s')"
@@ -219,7 +219,7 @@ def test_a_pickle_in_the_journal_is_refused_and_not_loaded(stored: Shop) -> None
     mark = stored.folder / "exploded"
     stored.call("run", "order 1", "--agent", "shop:support", "--id", "pickled")
     text = base64.b64encode(pickle.dumps(Bomb(mark))).decode()
-    with psycopg.connect(stored.server.url("shop")) as connection:
+    with psycopg.connect(stored.server.url(stored.database)) as connection:
         connection.execute(
             "update dbos.operation_outputs set output = %s, serialization = 'py_pickle' "
             "where workflow_uuid = 'pickled' and function_id = 2",
@@ -385,5 +385,5 @@ def test_executors_that_are_gone_are_listed_as_such(stored: Shop) -> None:
     assert {line.split()[1] for line in listed.stdout.splitlines()[1:]} == {"gone"}
     found = json.loads(stored.call("executors", "list", "--json").stdout)
     assert {(each["application_version"], each["is_alive"], each["running"]) for each in found} == {
-        ("shop:1:1", False, 0)
+        (f"{stored.database}:1:1", False, 0)
     }
