@@ -113,10 +113,12 @@ def run_here(*words: str, folder: Path, environment: Mapping[str, str], stdin: s
     Not for a command that ends its process by itself, or lets a child process print.
     """
     given, out, err = (_stream(text) for text in (stdin, "", ""))
-    with _as_in_a_new_process(folder, environment), mock.patch.object(sys, "stdin", given):
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run_command_line(words)
-            _end_process()
+    with (
+        _as_in_a_new_process(folder, environment),
+        mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err),
+    ):
+        code = cli.run_command_line(words)
+        _end_process()
     return Ended(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
 
 

@@ -58,9 +58,7 @@ def shop_of_module(tmp_path_factory: pytest.TempPathFactory, shop_server: Embedd
     folder = tmp_path_factory.mktemp("shop")
     shutil.copy(Path(__file__).parent / "shop.py", folder)
     data_directory = shop_server.directory.parents[1]
-    environment = clean_environment(
-        TIMESTEP_DATA_DIR=str(data_directory), TIMESTEP_APP_NAME=f"shop-{next(_numbers)}"
-    )
+    environment = clean_environment(TIMESTEP_DATA_DIR=str(data_directory), TIMESTEP_APP_NAME=f"shop-{next(_numbers)}")
     return Shop(folder, environment, shop_server)
 
 
