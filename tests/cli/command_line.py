@@ -23,6 +23,7 @@ from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.embedded_postgres import server as embedded_server
 from timestep.models import ollama_model
 
+LIMIT_SECONDS = 60
 REPOSITORY = Path(timestep.__path__[0]).parent
 
 _LOGGERS = (None, "timestep", *LIBRARIES)
@@ -79,6 +80,21 @@ class Shop:
     def release(self) -> None:
         """Let the tool `look_up` return from order 99."""
         (self.folder / "release").touch()
+
+
+@contextlib.contextmanager
+def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
+    """A worker that is ready; killed at the end when it lives."""
+    process = shop.start("worker", *modules)
+    assert process.stdout is not None
+    with process:
+        try:
+            process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
+            assert process.ready_line.startswith("ready  "), process.communicate()  # type: ignore[attr-defined]
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def clean_environment(**variables: str) -> dict[str, str]:

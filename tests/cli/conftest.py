@@ -1,10 +1,8 @@
-"""The command line with settings of the test's own, and a shop with agents on a server that all modules share."""
+"""The command line with settings of the test's own, and a shop with agents with a database of its own."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from command_line import Ended, Shop, clean_environment, run_here
 from timestep.embedded_postgres import EmbeddedPostgres
 
 Timestep = Callable[..., Ended]
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -34,32 +30,16 @@ def timestep_command(tmp_path: Path, environment: dict[str, str]) -> Timestep:
     return call
 
 
-@pytest.fixture(scope="session")
-def shop_server() -> Iterator[EmbeddedPostgres]:
-    """The server of all shops, in memory where there is plenty. It is pinned: each command gives up its hold."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2_000_000_000 else Path("/tmp").resolve()
-    folder = Path(tempfile.mkdtemp(prefix="timestep-shop-", dir=place))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "postgres" / "18")
-    server.ensure(pin=True)
-    with server.connect("postgres", autocommit=True) as connection:
-        connection.execute("alter system set fsync = off")
-        connection.execute("select pg_reload_conf()")
-    yield server
-    server.release()
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
-def shop_of_module(tmp_path_factory: pytest.TempPathFactory, shop_server: EmbeddedPostgres) -> Shop:
+def shop_of_module(
+    tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres, new_database: Callable[[], str]
+) -> Shop:
     """A shop of this module's own: a folder, and an application with a database."""
     folder = tmp_path_factory.mktemp("shop")
     shutil.copy(Path(__file__).parent / "shop.py", folder)
-    data_directory = shop_server.directory.parents[1]
-    environment = clean_environment(TIMESTEP_DATA_DIR=str(data_directory), TIMESTEP_APP_NAME=f"shop-{next(_numbers)}")
-    return Shop(folder, environment, shop_server)
+    data_directory = postgres.directory.parents[1]
+    environment = clean_environment(TIMESTEP_DATA_DIR=str(data_directory), TIMESTEP_APP_NAME=new_database())
+    return Shop(folder, environment, postgres)
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from command_line import Ended, Shop
+from command_line import LIMIT_SECONDS, Ended, Shop, worker
 from stored_runs import close_run
-from test_worker import LIMIT_SECONDS, worker
 
 from timestep import cli
 from timestep.records import Approval

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Generator
 
 import pytest
-from command_line import Shop
-
-LIMIT_SECONDS = 60
-
-
-@contextlib.contextmanager
-def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
-    """A worker that is ready; killed at the end when it lives."""
-    process = shop.start("worker", *modules)
-    assert process.stdout is not None
-    with process:
-        try:
-            process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
-            assert process.ready_line.startswith("ready  "), process.communicate()  # type: ignore[attr-defined]
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+from command_line import LIMIT_SECONDS, Shop, worker
 
 
 def until(shop: Shop, line: str, *, count: int = 1) -> None:

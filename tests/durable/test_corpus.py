@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from timestep.run_state.envelope import Snapshot, kind_of, python_snapshot, sche
 from timestep.run_state.state_file import save_to_file
 
 CORPUS = Path(__file__).resolve().parents[1] / "fixtures" / "run_state"
-sys.path.insert(0, str(CORPUS))
 
 from corpus_agents import CASES, Cart, agent_of, dump_cart, result_of  # noqa: E402 - it is no package
 

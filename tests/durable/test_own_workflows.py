@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import pytest
 from agents import Agent, Runner, SQLiteSession, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
-from dbos import DBOS, SetWorkflowID
+from dbos import SetWorkflowID
+from own_workflows import again, workflow
 
 from timestep import Session, queue_agent_workflow, run_agent, run_agent_workflow
-
-
-def workflow(body: Any) -> Any:
-    """Make a workflow of a function, under a name of its own."""
-    return DBOS.workflow(name=f"own-{uuid.uuid4().hex[:8]}")(body)
 
 
 def clerk(ran: list[str]) -> Agent[Any]:
@@ -37,14 +32,6 @@ def clerk(ran: list[str]) -> Agent[Any]:
             ]
         ),
     )
-
-
-async def again(engine: Any, run_id: str) -> Any:
-    """Execute a finished workflow again from a copy of its whole journal."""
-    last = engine.value("select max(function_id) from dbos.operation_outputs where workflow_uuid = %s", run_id)
-    with SetWorkflowID(f"copy-{uuid.uuid4().hex[:8]}"):
-        handle = await DBOS.fork_workflow_async(run_id, last + 1)
-    return await handle.get_result()
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["run_agent", "Runner.run"])

@@ -10,7 +10,7 @@ import pytest
 from agents import Agent, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from dbos import DBOS, SetWorkflowID
-from test_own_workflows import again, workflow
+from own_workflows import again, workflow
 
 from timestep import Client, gather_runs, queue_agent_workflow, run_agent_workflow, wait_run
 from timestep.durable.process.gate import gate

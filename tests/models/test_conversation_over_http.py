@@ -7,13 +7,13 @@ another answer, or none.
 from __future__ import annotations
 
 import json
-import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
+import conversation
 import pytest
 from aimock_server import journal_of
+from conversation import FIRST, ITEMS, SECOND
 
 from timestep import (
     MultiModelProvider,
@@ -23,11 +23,6 @@ from timestep import (
     Session,
     set_default_model_provider,
 )
-
-sys.path.append(str(Path(__file__).parents[1] / "durable"))  # the conversation is that of the scripted model
-
-import conversation
-from test_conversation import FIRST, ITEMS, SECOND
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("launched")]
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,42 +18,16 @@ from agents import (
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from provider_server import ProviderServer
 
-import timestep
 from timestep.durable.process.engine import engine
-from timestep.durable.process.registered_agents import forget_agents
 
 MakeAgent = Callable[..., Agent[Any]]
 
-_SETTINGS = ("PG_CONNECTION_URI", "TIMESTEP_DB_URL", "DBOS_SYSTEM_DATABASE_URL", "OPENAI_API_KEY")
 _AT_ONCE = ModelRetryBackoffSettings(initial_delay=0.01, max_delay=0.01)
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[None]:
+def launched(engine: Any) -> None:
     """The launched engine of this module."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000 else Path("/tmp").resolve()
-    folder = Path(tempfile.mkdtemp(prefix="timestep-providers-", dir=place))
-    folder.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in _SETTINGS:
-            patch.delenv(name, raising=False)
-        patch.setenv("TIMESTEP_DATA_DIR", str(folder))
-        patch.setenv("TIMESTEP_PROBE_LOCAL", "0")
-        patch.setenv("TIMESTEP_APP_NAME", "providers")
-        patch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")
-        timestep.cleanup_dbos()
-        timestep.ensure_dbos_launched()
-        yield
-        timestep.cleanup_dbos()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_registered() -> Iterator[None]:
-    forget_agents()
-    yield
-    forget_agents()
 
 
 @pytest.fixture
@@ -89,12 +59,6 @@ async def make_agent(provider: ProviderServer, protocol: str) -> AsyncIterator[M
 
     yield make
     await client.close()
-
-
-@pytest.fixture
-def new_id() -> str:
-    """A run id of the test's own."""
-    return f"run-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

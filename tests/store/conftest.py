@@ -1,4 +1,4 @@
-"""One real server for all tests, one database a test, copied from a migrated template."""
+"""One database a test, empty or migrated, on the server that all tests share."""
 
 from __future__ import annotations
 
@@ -8,29 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dbos import run_dbos_database_migrations
 
 import timestep
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.settings import reset_settings
 from timestep.store.connection import Database, open_database
-from timestep.store.migrations import migrate
 from timestep.store.process_database import current_database, reset_current_database
 
 REPOSITORY = Path(timestep.__path__[0]).parent
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A server of these tests' own."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres" / "18")
-    with server.connect("postgres", autocommit=True) as connection:
-        connection.execute("alter system set fsync = off")  # nothing here outlives the tests
-        connection.execute("select pg_reload_conf()")
-    yield server
-    end(server)
 
 
 @pytest.fixture
@@ -44,13 +31,7 @@ def own_server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def template(server: EmbeddedPostgres) -> str:
     """The name of a migrated database to copy."""
-    server.ensure_database("template_timestep")
-    database = open_database(server.url("template_timestep"), application="test")
-    migrate(database)
-    database.close()
-    url = server.url("template_timestep").replace("postgresql://", "postgresql+psycopg://")
-    run_dbos_database_migrations(system_database_url=url, schema="dbos")
-    return "template_timestep"
+    return "template_migrated"
 
 
 @pytest.fixture
