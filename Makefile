@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-SERVERS := tests/models/node_modules/.installed
+SERVERS := tests/servers/node_modules/.installed
 LOCKED := $(VENV)/.locked
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -78,9 +78,9 @@ $(LOCKED): requirements.lock
 	@touch $@
 
 # A server of models that nobody here wrote; without Node its tests are skipped.
-$(SERVERS): tests/models/package-lock.json
-	@if command -v npm >/dev/null; then cd tests/models && npm ci --silent --no-audit --no-fund && touch node_modules/.installed; \
-		else echo 'no npm: the tests with the model server in tests/models are skipped' >&2; fi
+$(SERVERS): tests/servers/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/servers && npm ci --silent --no-audit --no-fund && touch node_modules/.installed; \
+		else echo 'no npm: the tests with the model server in tests/servers are skipped' >&2; fi
 
 $(READY): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine_journal import Journal
 
     from timestep.embedded_postgres import EmbeddedPostgres
+    from timestep.store.connection import Database
 
 MEMORY_NEEDED_BYTES = 2_000_000_000
 TEMPLATE = "template_migrated"
@@ -181,3 +182,65 @@ def quick_chores(engine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     from timestep.runtime import chores
 
     monkeypatch.setattr(chores, "LOOSE_ENDS_SECONDS", 1)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database to copy."""
+    return TEMPLATE
+
+
+@pytest.fixture
+def new_url(postgres: EmbeddedPostgres) -> Iterator[Callable[..., str]]:
+    """Make a database, empty or copied from a template, and return its url; it goes with the test."""
+    names: list[str] = []
+
+    def make(template: str = "template0") -> str:
+        names.append(f"test_{next(_numbers)}")
+        with postgres.connect("postgres", autocommit=True) as connection:
+            connection.execute(f"create database {names[-1]} template {template}".encode())
+        return postgres.url(names[-1])
+
+    yield make
+    with postgres.connect("postgres", autocommit=True) as connection:
+        for name in names:  # many databases make the server's end slow
+            connection.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture
+def database(new_url: Callable[..., str], template: str) -> Iterator[Database]:
+    """A migrated database of the test's own."""
+    from timestep.store.connection import open_database
+
+    database = open_database(new_url(template), application="test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def empty_database(new_url: Callable[..., str]) -> Iterator[Database]:
+    """A database of the test's own that was never migrated."""
+    from timestep.store.connection import open_database
+
+    database = open_database(new_url(), application="test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def process_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The test's database as that of this process."""
+    from timestep.settings import reset_settings
+    from timestep.store.process_database import current_database, reset_current_database
+
+    monkeypatch.setenv("PG_CONNECTION_URI", database.url)
+    reset_settings()
+    yield current_database()
+    reset_current_database()
+    reset_settings()
+
+
+@pytest.fixture
+def checkout() -> Path:
+    """The folder of the repository."""
+    return Path(__file__).parents[1]

@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import timestep
@@ -37,6 +38,10 @@ class Ended:
     returncode: int
     stdout: str
     stderr: str
+
+
+Timestep = Callable[..., Ended]
+Play = Callable[[Callable[[], Any]], Callable[..., int]]
 
 
 @dataclass
@@ -106,6 +111,15 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "OPENAI_AGENTS_DISABLE_TRACING": "1",
         **variables,
     }
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    """Return the body of a command that raises."""
+
+    def body() -> None:
+        raise error
+
+    return body
 
 
 def run_process(*words: str, folder: Path, environment: Mapping[str, str]) -> Ended:

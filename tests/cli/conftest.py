@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
-from command_line import Ended, Shop, clean_environment, run_here
+from command_line import Ended, Play, Shop, Timestep, clean_environment, run_here
 
+from timestep import cli
 from timestep.embedded_postgres import EmbeddedPostgres
-
-Timestep = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -48,3 +51,43 @@ def shop(shop_of_module: Shop) -> Iterator[Shop]:
     yield shop_of_module
     for name in ("bodies.txt", "release"):
         (shop_of_module.folder / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Run the command line with a command `play` whose body is given."""
+
+    def make(body: Callable[[], Any]) -> Callable[..., int]:
+        module = types.ModuleType("played")
+        module.command = click.command(name="play")(click.option("--size", type=int)(lambda size: body()))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "played", module)
+        monkeypatch.setitem(cli.COMMANDS, "play", ("played", "Play."))
+        return lambda *words: cli.run_command_line(words or ("play",))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def stored(shop_of_module: Shop) -> Iterator[Shop]:
+    """The shop with runs of every kind."""
+    for words in (
+        ("order 43", "--agent", "shop:support", "--id", "order-43", "--session", "ann"),
+        ("order 5", "--agent", "shop:desk", "--id", "nested"),
+        ("money back", "--agent", "shop:clerk", "--id", "waiting"),
+        ("hello", "--agent", "shop:broken", "--id", "failing"),
+        ("order 6", "--agent", "support", "--id", "order-6", "--detach"),
+    ):
+        shop_of_module.call("run", *words)
+    yield shop_of_module
+    (shop_of_module.folder / "bodies.txt").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def executor(shop_of_module: Shop) -> Iterator[None]:
+    """An executor with the agents of the shop."""
+    process = shop_of_module.start("worker", "shop")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ready")
+    yield
+    process.terminate()
+    process.communicate(timeout=60)

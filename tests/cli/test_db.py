@@ -7,19 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from command_line import Ended, run_process
+from command_line import Ended, Timestep, run_process
 
 from timestep import cli
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.settings import local_server
 from timestep.settings.local_server import find_local_database
-
-Timestep = Callable[..., Ended]
 
 REPOSITORY = Path(cli.__file__).parents[2]
 NOBODY_HOME = {"PG_CONNECTION_URI": "postgresql://ann:secret@127.0.0.1:1/shop"}
@@ -233,10 +231,3 @@ def test_a_local_server_is_used_when_it_lets_the_user_into_the_database(
     assert found.source == "local server on port 5432"
     with psycopg.connect(found.url or "") as connection:
         assert connection.execute("select current_database()").fetchone() == ("timestep",)
-
-
-def test_no_local_server_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_server, "_tcp_answers", lambda port: False)
-    (tmp_path / ".s.PGSQL.5432").touch()
-    found = find_local_database(folders=(str(tmp_path), str(tmp_path / "none")))
-    assert (found.url, found.source, found.problem) == (None, "embedded server", None)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Ended
+from command_line import Ended, Timestep
 
 from timestep.cli import doctor
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import Database, open_database
 from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
 from timestep.store.migrations import HEAD_REVISION, migrate
-
-Timestep = Callable[..., Ended]
 
 REPOSITORY = Path(doctor.__file__).parents[2]
 NOBODY_HOME = "postgresql://ann:secret@127.0.0.1:1/shop"

@@ -82,7 +82,7 @@ def output(request: pytest.FixtureRequest) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def aimock() -> Iterator[str]:
     """The address of a server of OpenAI's protocols and of Ollama's that nobody here wrote."""
-    with serve_aimock(HERE / "aimock.json") as url:
+    with serve_aimock("aimock.json") as url:
         yield url
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ollama
@@ -65,7 +64,7 @@ def llmock() -> Iterator[Llmock]:
 
 @pytest.fixture(scope="module")
 def failing_aimock() -> Iterator[str]:
-    with serve_aimock(Path(__file__).with_name("aimock_faults.json")) as url:
+    with serve_aimock("aimock_faults.json") as url:
         yield url
 
 

@@ -23,16 +23,28 @@ LIMIT_SECONDS = 60
 
 
 @contextlib.contextmanager
-def serve_aimock(answers: Path) -> Iterator[str]:
-    """Serve the answers of a file for the time of a `with`; its value is the address. Skips the test without aimock."""
+def serve_aimock(answers: str | Path) -> Iterator[str]:
+    """Serve the answers of a file, of this folder or any, for the time of a `with`; its value is the address."""
     node = shutil.which("node")
     if node is None or not CLI.is_file():
-        pytest.skip("aimock is not installed: run `npm ci` in tests/models")
+        pytest.skip("aimock is not installed: run `npm ci` in tests/servers")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    words = [node, str(CLI), "-p", str(port), "-f", str(answers), "--chunk-size", "6", "--strict", "--journal-max", "0"]
+    words = [
+        node,
+        str(CLI),
+        "-p",
+        str(port),
+        "-f",
+        str(HERE / answers),
+        "--chunk-size",
+        "6",
+        "--strict",
+        "--journal-max",
+        "0",
+    ]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         try:

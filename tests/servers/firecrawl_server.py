@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Json = dict[str, Any]
+from loopback_server import Exchange, Json, LoopbackServer
 
 ERRORS = {
     400: "Invalid request body",
@@ -45,7 +43,7 @@ class Request:
     body: Json
 
 
-class FirecrawlServer:
+class FirecrawlServer(LoopbackServer):
     """The search, listening on a free port until it is closed.
 
     It finds as many results as asked for, or `found`. `statuses` are those of the next requests, then 200; a status 0
@@ -57,33 +55,24 @@ class FirecrawlServer:
         self.statuses: list[int] = []
         self.found: Sequence[Any] | None = None
         self.text: str | None = None
-        self.released = threading.Event()
-        server = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.requests.append(Request(path=self.path, authorization=self.headers["Authorization"], body=body))
-                status = server.statuses.pop(0) if server.statuses else 200
-                if status == -1:
-                    server.released.wait(30)
-                if status <= 0:
-                    self.close_connection = True
-                    return
-                answer = server.text or json.dumps(server.answer(status, body))
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer.encode())))
-                self.end_headers()
-                self.wfile.write(answer.encode())
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return self.address
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+    def reply(self, exchange: Exchange) -> None:
+        authorization = exchange.headers["Authorization"]
+        self.requests.append(Request(path=exchange.path, authorization=authorization, body=exchange.body))
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status == -1:
+            self.released.wait(30)
+        if status <= 0:
+            exchange.close_connection = True
+            return
+        answer = self.text or json.dumps(self.answer(status, exchange.body))
+        exchange.send_json(answer.encode(), status=status)
 
     def answer(self, status: int, body: Json) -> Json:
         """Return the JSON of an answer."""
@@ -91,10 +80,3 @@ class FirecrawlServer:
             return {"success": False, "error": ERRORS[status]}
         web = self.found if self.found is not None else results(body["limit"])
         return {"success": True, "data": {"web": web}, "creditsUsed": 2, "id": "0199a7c0-5f7e-7000-8000-000000000000"}
-
-    def close(self) -> None:
-        """Stop listening, and end what hangs."""
-        self.released.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()

@@ -7,16 +7,13 @@ the next entry of the script; a request beyond the script is refused with 418, w
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Json = dict[str, Any]
+from loopback_server import Exchange, Json, LoopbackServer
 
 INPUT_TOKENS, OUTPUT_TOKENS = 11, 7
 
@@ -82,23 +79,19 @@ class Cut:
 Reply = Answer | Refusal | Drop | Half | Silence | Cut
 
 
-class ProviderServer:
+class ProviderServer(LoopbackServer):
     """The provider, listening on a free port until it is closed."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.released = threading.Event()
         self._replies: list[Reply] = []
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), _Handler)
-        self._http.provider = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        super().__init__()
 
     @property
     def url(self) -> str:
         """The base url of the client."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"{self.address}/v1"
 
     def script(self, *replies: Reply) -> None:
         """Say what the next requests are answered with."""
@@ -110,39 +103,20 @@ class ProviderServer:
             self.requests.append(request)
             return self._replies.pop(0) if self._replies else Refusal(status=418)
 
-    def close(self) -> None:
-        """Stop listening; what is silent or stalled ends."""
-        self.released.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
-class _Http(ThreadingHTTPServer):
-    provider: ProviderServer
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is part of the game."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Http
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        reply = self.server.provider.take(Request(at=time.monotonic(), path=self.path, body=body))
-        kind = _Responses if self.path.endswith("/responses") else _ChatCompletions
-        protocol = kind(len(self.server.provider.requests))
+    def reply(self, exchange: Exchange) -> None:
+        reply = self.take(Request(at=time.monotonic(), path=exchange.path, body=exchange.body))
+        kind = _Responses if exchange.path.endswith("/responses") else _ChatCompletions
+        protocol = kind(len(self.requests))
         match reply:
             case Drop():
-                self._hang_up(is_reset=reply.is_reset)
+                exchange.hang_up(is_reset=reply.is_reset)
             case Half():
-                self._half(json.dumps(protocol.whole(Answer(text="One two"))).encode(), is_closed=reply.is_closed)
+                exchange.send_half(
+                    json.dumps(protocol.whole(Answer(text="One two"))).encode(), is_closed=reply.is_closed
+                )
             case Silence():
-                self.server.provider.released.wait()
-                self._hang_up()
+                self.released.wait()
+                exchange.hang_up()
             case Refusal():
                 error = {
                     "message": f"refused with {reply.status}",
@@ -150,78 +124,35 @@ class _Handler(BaseHTTPRequestHandler):
                     "param": None,
                     "code": reply.code,
                 }
-                self._send(reply.status, {"error": error}, reply.headers)
-            case Answer() if not body.get("stream"):
-                self._send(200, protocol.whole(reply), {})
+                exchange.send_json({"error": error}, status=reply.status, headers=reply.headers)
+            case Answer() if not exchange.body.get("stream"):
+                exchange.send_json(protocol.whole(reply))
             case Answer():
-                self._stream([*protocol.begin(), *protocol.items(reply), *protocol.end(reply)])
-                self._write(b"0\r\n\r\n")
+                exchange.begin_stream("text/event-stream")
+                exchange.send_chunks([*protocol.begin(), *protocol.items(reply), *protocol.end(reply)])
+                exchange.end_stream()
             case Cut():
-                self._stream([*protocol.begin(), *protocol.words(reply.text)])
-                self._break(protocol, reply.how)
+                exchange.begin_stream("text/event-stream")
+                exchange.send_chunks([*protocol.begin(), *protocol.words(reply.text)])
+                self._break(exchange, protocol, reply.how)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the test looks at the requests."""
-
-    def _break(self, protocol: _Protocol, how: str) -> None:
+    def _break(self, exchange: Exchange, protocol: _Protocol, how: str) -> None:
         match how:
             case "ends":
-                self._write(b"0\r\n\r\n")
+                exchange.end_stream()
             case "disconnects":
-                self._hang_up()
+                exchange.hang_up()
             case "malformed":
-                self._chunk('data: {"choices": [{"del\n\n')
-                self._write(b"0\r\n\r\n")
+                exchange.send_chunks(['data: {"choices": [{"del\n\n'])
+                exchange.end_stream()
             case "stalls":
-                self.server.provider.released.wait()
-                self._hang_up()
+                self.released.wait()
+                exchange.hang_up()
             case "error" | "refusal":
-                self._chunk(protocol.failure("server_error" if how == "error" else "invalid_prompt"))
-                self._write(b"0\r\n\r\n")
+                exchange.send_chunks([protocol.failure("server_error" if how == "error" else "invalid_prompt")])
+                exchange.end_stream()
             case _:
                 raise AssertionError(how)
-
-    def _send(self, status: int, body: Json, headers: dict[str, str]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in ({"content-type": "application/json", "content-length": str(len(data))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self._write(data)
-
-    def _stream(self, events: Sequence[str]) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("transfer-encoding", "chunked")
-        self.end_headers()
-        for event in events:
-            self._chunk(event)
-
-    def _chunk(self, text: str) -> None:
-        data = text.encode()
-        self._write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-    def _write(self, data: bytes) -> None:
-        self.wfile.write(data)
-        self.wfile.flush()
-
-    def _half(self, data: bytes, *, is_closed: bool) -> None:
-        half = data[: len(data) // 2]
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data if is_closed else half)))
-        self.end_headers()
-        self._write(half)
-        if is_closed:
-            self._hang_up()
-
-    def _hang_up(self, *, is_reset: bool = False) -> None:
-        self.close_connection = True
-        if is_reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-        else:
-            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Protocol:

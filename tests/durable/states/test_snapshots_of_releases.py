@@ -17,7 +17,7 @@ from timestep.errors import UnsupportedError
 from timestep.run_state.envelope import Snapshot, kind_of, python_snapshot, schema_version_of
 from timestep.run_state.state_file import save_to_file
 
-CORPUS = Path(__file__).resolve().parents[1] / "fixtures" / "run_state"
+CORPUS = Path(__file__).resolve().parents[2] / "fixtures" / "run_state"
 
 from corpus_agents import CASES, Cart, agent_of, dump_cart, result_of  # noqa: E402 - it is no package
 

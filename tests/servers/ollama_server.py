@@ -7,16 +7,13 @@ wrote. Each request takes the next entry of the script; a request beyond the scr
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import threading
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Json = dict[str, Any]
+from loopback_server import Exchange, Json, LoopbackServer
 
 READ, WRITTEN = 11, 7
 END: Json = {"done": True, "done_reason": "stop", "prompt_eval_count": READ, "eval_count": WRITTEN}
@@ -101,24 +98,20 @@ def chunks(whole: Json) -> list[Json]:
     return [*found, last | {"message": {"role": "assistant", "content": ""}}]
 
 
-class OllamaServer:
+class OllamaServer(LoopbackServer):
     """The server, listening on a free port until it is closed."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.held = threading.Event()
-        self.released = threading.Event()
         self._replies: list[Reply] = []
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), _Handler)
-        self._http.ollama = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        super().__init__()
 
     @property
     def url(self) -> str:
         """The address of the server."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return self.address
 
     @property
     def bodies(self) -> list[Json]:
@@ -135,88 +128,42 @@ class OllamaServer:
             self.requests.append(request)
             return self._replies.pop(0) if self._replies else Refusal(status=418)
 
-    def close(self) -> None:
-        """Stop listening; what is held or stalled ends."""
-        self.released.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
-class _Http(ThreadingHTTPServer):
-    ollama: OllamaServer
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is part of the game."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Http
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self._reply(self.server.ollama.take(Request(path=self.path, headers=headers, body=body)), body)
-
-    def do_GET(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self._reply(self.server.ollama.take(Request(path=self.path, headers=headers, body={})), {})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the test looks at the requests."""
-
-    def _reply(self, reply: Reply, body: Json) -> None:
-        if isinstance(reply, (Reset, Silence)):
-            if isinstance(reply, Silence):
-                self.server.ollama.released.wait()
-            self._reset()
-            return
+    def reply(self, exchange: Exchange) -> None:
+        headers = {name.lower(): value for name, value in exchange.headers.items()}
+        reply = self.take(Request(path=exchange.path, headers=headers, body=exchange.body))
         if isinstance(reply, Held):
-            self.server.ollama.held.set()
-            self.server.ollama.released.wait()
+            self.held.set()
+            self.released.wait()
             reply = reply.reply
-        if isinstance(reply, Through):
-            data = json.dumps(body).encode()
-            request = urllib.request.Request(reply.url + self.path, data, {"content-type": "application/json"})
-            with urllib.request.urlopen(request) as response:
-                self._stream(response.read().decode().splitlines(), "whole")
-        elif isinstance(reply, Refusal):
-            error = reply.error if isinstance(reply.error, bytes) else json.dumps({"error": reply.error}).encode()
-            self._send(reply.status, error, reply.headers)
-        elif isinstance(reply, Lines):
-            self._stream(reply.lines, reply.end)
-        elif body.get("stream"):
-            self._stream(chunks(reply), "whole")
-        else:
-            self._send(200, json.dumps(reply).encode(), {})
+        match reply:
+            case Silence():
+                self.released.wait()
+                exchange.hang_up(is_reset=True)
+            case Reset():
+                exchange.hang_up(is_reset=True)
+            case Through():
+                request = urllib.request.Request(
+                    reply.url + exchange.path, exchange.data, {"content-type": "application/json"}
+                )
+                with urllib.request.urlopen(request) as response:
+                    self._stream(exchange, response.read().decode().splitlines())
+            case Refusal():
+                error = reply.error if isinstance(reply.error, bytes) else {"error": reply.error}
+                exchange.send_json(error, status=reply.status, headers=reply.headers)
+            case Lines():
+                self._stream(exchange, reply.lines, reply.end)
+            case _ if exchange.body.get("stream"):
+                self._stream(exchange, chunks(reply))
+            case _:
+                exchange.send_json(reply)
 
-    def _reset(self) -> None:
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-
-    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in ({"content-type": "application/json", "content-length": str(len(data))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _stream(self, lines: Sequence[str | Json], end: str) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "application/x-ndjson")
-        self.send_header("transfer-encoding", "chunked")
-        self.end_headers()
-        for line in lines:
-            data = (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)).encode() + b"\n"
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-            self.wfile.flush()
+    def _stream(self, exchange: Exchange, lines: Sequence[str | Json], end: str = "whole") -> None:
+        exchange.begin_stream("application/x-ndjson")
+        texts = (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
+        exchange.send_chunks(f"{text}\n" for text in texts)
         if end == "whole":
-            self.wfile.write(b"0\r\n\r\n")
+            exchange.end_stream()
             return
         if end == "stalls":
-            self.server.ollama.released.wait()
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+            self.released.wait()
+        exchange.hang_up()

@@ -1,33 +1,20 @@
-"""Decide what runs wait for from outside: `timestep.client.decide`, the client and plain SQL."""
+"""Decide what runs wait for from outside."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from stored_runs import close_run
+from decision_desk import FREE_QUESTION, LIMIT, QUESTION, UNKNOWN, Desk
 
-from timestep.client import Client
 from timestep.client.approvals import expire_approvals
-from timestep.client.connector import Connector
-from timestep.client.decide import (
-    answer,
-    approve,
-    get_approval,
-    list_approvals,
-    raise_limits,
-    reject,
-    settle,
-)
+from timestep.client.decide import answer, approve, get_approval, list_approvals, raise_limits, reject, settle
 from timestep.client.runs import cancel_run, resume_run
-from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.errors import (
     AmbiguousCallError,
     ApprovalAlreadyDecided,
@@ -38,88 +25,7 @@ from timestep.errors import (
     InvalidInputError,
     RunNotFoundError,
 )
-from timestep.records import Approval, Run, RunLimits
-from timestep.store.connection import Database, open_database
-from timestep.store.runs import get_stored_run
-from timestep.store.tables import runs
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def url(server: EmbeddedPostgres, new_database: Callable[[], str]) -> str:
-    """A migrated database of these tests; nothing is launched on it."""
-    return server.url(new_database())
-
-
-@pytest.fixture
-def desk(url: str) -> Iterator[Desk]:
-    database = open_database(url, application="test")
-    desk = Desk(database)
-    yield desk
-    desk.connector.close()
-    database.close()
-
-
-class Desk:
-    """Runs that wait, and a look at what became of them."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.connector = Connector(database, application="test")
-
-    def waiting(self, *calls: dict[str, Any], reason: str = "approval") -> str:
-        """Store a run whose first segment ended with these questions and return its id."""
-        run_id = f"run-{next(_numbers)}"
-        asked = [self._asked(run_id, place, call) for place, call in enumerate(calls)]
-        close_run(self.database, run_id, agent="clerk", reason=reason, approvals=asked)
-        return run_id
-
-    def _asked(self, run_id: str, place: int, call: dict[str, Any]) -> Approval:
-        arguments = call.get("arguments", '{"order": 7}')
-        fields: dict[str, Any] = {
-            "id": f"{run_id}-{place}", "run_id": run_id, "segment": 1, "place": place, "session_id": None,
-            "agent": "clerk", "tool": "refund", "call_id": f"call_{place}", "arguments": arguments,
-            "arguments_digest": hashlib.sha256(arguments.encode()).hexdigest(),
-        }  # fmt: skip
-        return Approval(**fields | call)
-
-    def change(self, run_id: str, **fields: Any) -> None:
-        """Change the row of a run."""
-        self.database.run_sync(lambda connection: connection.execute(
-            sa.update(runs).where(runs.c.id == run_id).values(fields)))  # fmt: skip
-
-    def sql(self, statement: str, **parameters: Any) -> list[Any]:
-        """Return the rows of plain SQL."""
-
-        def execute(connection: sa.Connection) -> list[Any]:
-            found = connection.execute(sa.text(statement), parameters)
-            return list(found) if found.returns_rows else []
-
-        return self.database.run_sync(execute)
-
-    def run(self, run_id: str) -> Run:
-        return self.database.run_sync(get_stored_run, run_id).run
-
-    def workflows(self, run_id: str) -> list[tuple[str, str]]:
-        """Return id and name of the enqueued workflows of a run."""
-        return self.sql(
-            "select workflow_uuid, name from dbos.workflow_status where workflow_uuid like :id || '~%' order by 1",
-            id=run_id,
-        )
-
-    async def statuses(self, run_id: str) -> list[str]:
-        """Return the status of all approvals of a run in their order."""
-        return [each.status for each in await list_approvals(run_id, is_waiting=False, database=self.database)]
-
-
-QUESTION = {"kind": "question", "tool": "ask_user", "details": {"question": "Which?", "choices": ["S", "M"]}}
-FREE_QUESTION = {"kind": "question", "tool": "ask_user", "details": {"question": "Which?", "choices": None}}
-UNKNOWN = {"kind": "outcome_unknown", "call_key": "1:call_0", "details": {"attempt": 1, "started_at": "then"}}
-LIMIT = {
-    "kind": "limit", "tool": "", "call_id": "", "arguments": "",
-    "details": {"limit": "max_turns", "value": 3, "used": 3, "message": "The run has reached max_turns=3."},
-}  # fmt: skip
+from timestep.records import Approval, RunLimits
 
 
 async def test_the_last_decision_queues_the_next_segment_once(desk: Desk) -> None:
@@ -435,104 +341,3 @@ async def test_the_list_has_what_waits_oldest_first(desk: Desk) -> None:
     everything = await list_approvals(first, is_waiting=False, database=desk.database)
     assert [each.status for each in everything] == ["approved", "open"]
     assert len(await list_approvals(database=desk.database, limit=1)) == 1
-
-
-async def test_a_client_decides_with_nothing_but_a_connection_string(desk: Desk, url: str) -> None:
-    run_id = desk.waiting({}, {}, QUESTION)
-    async with Client(url) as client:
-        asked = await client.list_approvals(run_id)
-        assert [each.kind for each in asked] == ["approval", "approval", "question"]
-        shown = await client.get_approval(asked[0].id)
-        await client.approve(run_id, approval_id=shown.id, arguments_digest=shown.arguments_digest, by="ann")
-        await client.reject(run_id, "call_1", by="ann", reason="no")
-        await client.answer(run_id, "S", by="ann")
-        assert (await client.get_run(run_id)).status == "queued"
-        unknown, limit = desk.waiting(UNKNOWN), desk.waiting(LIMIT)
-        assert (await client.settle(unknown, by="ann", outcome="did_not_happen")).status == "answered"
-        assert (await client.raise_limits(limit, RunLimits(max_turns=9), by="ann")).status == "answered"
-    assert await desk.statuses(run_id) == ["approved", "rejected", "answered"]
-
-
-DECIDE = "select timestep.decide(:id, :decision, :by, answer => cast(:answer as json))"
-
-
-def decide(
-    desk: Desk, approval_id: str, decision: str, *, by: str | None = "sql", answer: Any = None
-) -> dict[str, Any]:
-    """Decide as a program in another language does."""
-    text = None if answer is None else json.dumps(answer)
-    return desk.sql(DECIDE, id=approval_id, decision=decision, by=by, answer=text)[0][0]
-
-
-def test_plain_sql_asks_and_decides(desk: Desk) -> None:
-    run_id = desk.waiting()
-    desk.sql(
-        "insert into timestep.approvals (id, run_id, segment, agent, tool, call_id, arguments, arguments_digest) "
-        "values (:id, :run, 1, 'clerk', 'refund', 'c', '{}', encode(sha256('{}'), 'hex'))",
-        id=f"{run_id}-0", run=run_id,
-    )  # fmt: skip
-    [row] = asyncio.run(list_approvals(run_id, database=desk.database))
-    assert (row.status, row.kind, row.place, row.is_sticky) == ("open", "approval", 0, False)
-    assert row.asked_at is not None
-    said = decide(desk, row.id, "approved", by="ann")
-    assert (said["outcome"], said["status"], said["decided_by"]) == ("decided", "approved", "ann")
-    assert said["next_segment"] == f"{run_id}~2"
-    assert decide(desk, row.id, "rejected", by="bob") | {"next_segment": said["next_segment"]} == said | {
-        "outcome": "already_decided", "run_status": "queued",
-    }  # fmt: skip
-
-
-def test_plain_sql_is_told_why_a_decision_was_not_taken(desk: Desk) -> None:
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    run_id = desk.waiting({}, QUESTION, {"expires_at": past, "on_expiry": "reject"}, {"expires_at": past})
-    assert decide(desk, "nothing", "approved") == {"outcome": "unknown", "approval_id": "nothing"}
-    assert decide(desk, f"{run_id}-0", "answered", answer="S")["outcome"] == "not_allowed"
-    assert decide(desk, f"{run_id}-0", "expired")["outcome"] == "not_allowed"
-    assert decide(desk, f"{run_id}-0", "perhaps")["outcome"] == "not_allowed"
-    assert decide(desk, f"{run_id}-1", "approved")["outcome"] == "not_allowed"
-    wrong = decide(desk, f"{run_id}-1", "answered", answer="XL")
-    assert (wrong["outcome"], wrong["choices"]) == ("not_a_choice", ["S", "M"])
-    [[changed]] = desk.sql("select timestep.decide(:id, 'approved', 'sql', 'other digest')", id=f"{run_id}-0")
-    assert changed["outcome"] == "changed"
-    assert decide(desk, f"{run_id}-2", "approved")["outcome"] == "expired"
-    assert decide(desk, f"{run_id}-3", "expired", by="")["outcome"] == "expired"
-    desk.change(run_id, status="cancelled")
-    assert decide(desk, f"{run_id}-0", "approved")["outcome"] == "not_waiting"
-
-
-@pytest.mark.parametrize(
-    ("fields", "answer"),
-    [
-        (FREE_QUESTION, None), (FREE_QUESTION, 7), (FREE_QUESTION, {"a": 1}),
-        (UNKNOWN, None), (UNKNOWN, "happened"), (UNKNOWN, {"outcome": "fail"}), (UNKNOWN, {"result": 7}),
-        (LIMIT, None), (LIMIT, 7), (LIMIT, {"max_turns": 9}), (LIMIT, {"limits": {"max_turn": 9}}),
-        (LIMIT, {"limits": {"max_turns": "9"}}), (LIMIT, {"limits": {"max_turns": 0}}), (LIMIT, {"limits": {}}),
-        (LIMIT, {"limits": {"max_turns": 9.5}}),
-    ],
-)  # fmt: skip
-def test_plain_sql_cannot_answer_what_no_segment_could_read(desk: Desk, fields: dict[str, Any], answer: Any) -> None:
-    run_id = desk.waiting(fields)
-    assert decide(desk, f"{run_id}-0", "answered", answer=answer)["outcome"] == "not_allowed"
-    assert desk.run(run_id).status == "interrupted"
-
-
-def test_plain_sql_must_say_who_decides(desk: Desk) -> None:
-    run_id = desk.waiting({})
-    for nobody in (None, "", " "):
-        assert decide(desk, f"{run_id}-0", "approved", by=nobody)["outcome"] == "not_allowed"
-    assert desk.run(run_id).status == "interrupted"
-
-
-def test_with_enqueue_false_the_caller_starts_the_next_segment_itself(desk: Desk) -> None:
-    run_id = desk.waiting({})
-    [[said]] = desk.sql("select timestep.decide(:id, 'approved', 'sql', enqueue => false)", id=f"{run_id}-0")
-    assert (said["outcome"], said["next_segment"]) == ("decided", f"{run_id}~2")
-    assert (desk.run(run_id).status, desk.workflows(run_id)) == ("queued", [])
-
-
-def test_a_question_of_an_older_segment_takes_no_decision(desk: Desk) -> None:
-    run_id = desk.waiting({})
-    desk.change(run_id, segment=2)
-    with pytest.raises(ApprovalNotWaitingError):
-        asyncio.run(approve(run_id, "call_0", by="ann", database=desk.database))
-    assert asyncio.run(get_approval(f"{run_id}-0", database=desk.database)).status == "open"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback_server import Exchange, LoopbackServer
 
 WORDS = {"string": "A-17", "integer": 1, "number": 1.5, "boolean": True}
 
@@ -15,23 +15,16 @@ WORDS = {"string": "A-17", "integer": 1, "number": 1.5, "boolean": True}
 @contextmanager
 def answering_server() -> Iterator[str]:
     """Serve on a free port; the value is the base URL for a client."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    server = _AnsweringServer()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield f"{server.address}/v1"
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.close()
 
 
-class _Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+class _AnsweringServer(LoopbackServer):
+    def reply(self, exchange: Exchange) -> None:
+        request = exchange.body
         response = _response(request)
         if request.get("stream"):
             events = [{"type": "response.created", "response": response | {"output": [], "status": "in_progress"}}]
@@ -46,19 +39,9 @@ class _Answers(BaseHTTPRequestHandler):
                 f"event: {event['type']}\ndata: {json.dumps(event | {'sequence_number': number})}\n\n"
                 for number, event in enumerate(events)
             ]
-            self._send("".join(lines).encode(), "text/event-stream")
+            exchange.send_whole("".join(lines).encode(), kind="text/event-stream")
         else:
-            self._send(json.dumps(response).encode(), "application/json")
-
-    def _send(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+            exchange.send_json(response)
 
 
 def _response(request: dict[str, Any]) -> dict[str, Any]:
