@@ -1,4 +1,4 @@
-"""Decide what runs wait for from outside."""
+"""Decide what runs wait for from outside: approve, reject, answer, settle, raise limits, expire."""
 
 from __future__ import annotations
 
