@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from system_packages import pytest_runtest_setup  # noqa: F401 - a hook of pytest
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

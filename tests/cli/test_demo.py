@@ -102,6 +102,7 @@ def test_a_demo_in_an_empty_folder_counts_what_was_made(empty: Path, variables: 
     assert [step["kind"] for step in steps].count("model_turn") == 7
 
 
+@pytest.mark.long
 def test_without_a_terminal_it_tells_line_by_line_and_shows_the_table_at_the_end(
     empty: Path, variables: dict[str, str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_without_a_terminal_it_tells_line_by_line_and_shows_the_table_at_the_end
     assert "1 kill, and nothing that had finished was done again." in lines[-2]
 
 
+@pytest.mark.long
 def test_a_finished_step_that_is_done_again_ends_with_1(empty: Path, variables: dict[str, str]) -> None:
     run = call(empty, variables, "-c", REPEATING)
     assert run.returncode == 1, run.stderr
@@ -158,6 +160,7 @@ def test_wrong_arguments_end_with_2(empty: Path, variables: dict[str, str], word
     assert (run.returncode, run.stdout) == (2, "")
 
 
+@pytest.mark.long
 def test_a_process_that_fails_by_itself_is_told_with_its_last_line(empty: Path, variables: dict[str, str]) -> None:
     broken = variables | {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": "not a url"}
     run = call(empty, broken, "-m", "timestep", "demo", "--json")

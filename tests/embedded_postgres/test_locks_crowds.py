@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
+
 SWEEP = int(os.environ.get("TIMESTEP_SWEEP", "1"))
 
 
@@ -18,6 +20,7 @@ def test_eight_processes_at_once_make_and_share_one_server(drill):
         assert drill.is_stopped()
 
 
+@pytest.mark.long
 def test_processes_that_come_and_go_never_find_the_server_missing(drill):
     code = """
 for _ in range(10):
@@ -34,6 +37,7 @@ print("done", flush=True)
     assert drill.is_stopped()
 
 
+@pytest.mark.long
 def test_those_that_are_not_killed_always_get_through(drill):
     code = """
 import psycopg

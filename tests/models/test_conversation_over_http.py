@@ -46,7 +46,11 @@ def last_request(aimock: str, path: str) -> str:
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("responses/m", "/v1/responses"), ("chat/m", "/v1/chat/completions"), ("ollama/m", "/api/chat")],
+    [
+        ("chat/m", "/v1/chat/completions"),
+        pytest.param("responses/m", "/v1/responses", marks=pytest.mark.long),
+        pytest.param("ollama/m", "/api/chat", marks=pytest.mark.long),
+    ],
 )
 async def test_a_conversation_holds_exactly_what_was_said(
     provider: None, aimock: str, name: str, path: str, mode: dict[str, bool]

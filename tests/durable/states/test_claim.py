@@ -85,7 +85,7 @@ def ends(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["a-session", "file"])
+@pytest.mark.parametrize("where", ["a-session", pytest.param("file", marks=pytest.mark.long)])
 def test_of_two_processes_that_resume_at_the_same_moment_one_is_refused(program: Any, where: str) -> None:
     assert ends(program(where)) == ["output None"]
     both = [program(where, "wait") for _ in range(2)]
@@ -101,7 +101,7 @@ def test_of_two_processes_that_resume_at_the_same_moment_one_is_refused(program:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["killed-session", "file"])
+@pytest.mark.parametrize("where", ["killed-session", pytest.param("file", marks=pytest.mark.long)])
 def test_the_documented_program_goes_on_when_it_is_started_again_after_kill_9(program: Any, where: str) -> None:
     assert ends(program(where)) == ["output None"]
     (program.folder / "hang").touch()

@@ -25,6 +25,15 @@ MakeAgent = Callable[..., Agent[Any]]
 _AT_ONCE = ModelRetryBackoffSettings(initial_delay=0.01, max_delay=0.01)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` try every fault with Chat Completions, and with Responses those that are marked `smoke`."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if parameters.get("protocol") == "responses" and not item.get_closest_marker("smoke"):
+            item.add_marker("long")
+
+
 @pytest.fixture(scope="module")
 def launched(engine: Any) -> None:
     """The launched engine of this module."""

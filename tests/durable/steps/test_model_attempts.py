@@ -34,8 +34,9 @@ Steps = Callable[[str], list[str]]
 
 TURN = "model_turn:1:assistant"
 LIMIT = 1.5
+SMOKE = ("ends", "malformed")
 BROKEN = [
-    pytest.param(Refusal(status=429), id="429"),
+    pytest.param(Refusal(status=429), id="429", marks=pytest.mark.smoke),
     pytest.param(Refusal(status=500), id="500"),
     pytest.param(Refusal(status=503), id="503"),
     pytest.param(Drop(), id="dropped"),
@@ -44,7 +45,7 @@ BROKEN = [
     pytest.param(Half(is_closed=False), id="half as if it were all"),
 ]
 BROKEN_STREAM = [
-    pytest.param(Cut(text="One two", how=how), id=how)
+    pytest.param(Cut(text="One two", how=how), id=how, marks=pytest.mark.smoke if how in SMOKE else ())
     for how in ("ends", "disconnects", "malformed", "stalls", "error")
 ]
 
@@ -62,6 +63,7 @@ def text_of(events: list[dict[str, Any]], attempt: str) -> str:
     return "".join(event["text"] for event in events if event["type"] == "text_delta" and event["attempt"] == attempt)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_an_answer_is_one_request_and_one_step(
     make_agent: MakeAgent, provider: ProviderServer, new_id: str, steps: Steps, stream: bool
@@ -196,6 +198,7 @@ async def test_a_refusal_for_good_is_not_tried_again(
     assert steps(new_id) == [TURN]
 
 
+@pytest.mark.smoke
 async def test_a_failure_for_good_in_mid_stream_is_not_tried_again(
     make_agent: MakeAgent, provider: ProviderServer, new_id: str
 ) -> None:
@@ -294,6 +297,7 @@ async def test_a_call_of_an_unknown_tool_fails_the_run(
     assert steps(new_id) == [TURN]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_malformed_tool_arguments_are_told_to_the_model(
     make_agent: MakeAgent, provider: ProviderServer, new_id: str, steps: Steps, stream: bool
