@@ -7,13 +7,13 @@ another answer, or none.
 from __future__ import annotations
 
 import json
-import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
+import conversation
 import pytest
 from aimock_server import journal_of
+from conversation import FIRST, ITEMS, SECOND
 
 from timestep import (
     MultiModelProvider,
@@ -23,11 +23,6 @@ from timestep import (
     Session,
     set_default_model_provider,
 )
-
-sys.path.append(str(Path(__file__).parents[1] / "durable"))  # the conversation is that of the scripted model
-
-import conversation
-from test_conversation import FIRST, ITEMS, SECOND
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("launched")]
 
@@ -51,7 +46,11 @@ def last_request(aimock: str, path: str) -> str:
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("responses/m", "/v1/responses"), ("chat/m", "/v1/chat/completions"), ("ollama/m", "/api/chat")],
+    [
+        ("chat/m", "/v1/chat/completions"),
+        pytest.param("responses/m", "/v1/responses", marks=pytest.mark.long),
+        pytest.param("ollama/m", "/api/chat", marks=pytest.mark.long),
+    ],
 )
 async def test_a_conversation_holds_exactly_what_was_said(
     provider: None, aimock: str, name: str, path: str, mode: dict[str, bool]

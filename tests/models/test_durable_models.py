@@ -291,7 +291,9 @@ timestep.cleanup_dbos()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", ["turn 1", "tool", "turn 2"])
+@pytest.mark.parametrize(
+    "stop", ["tool", *(pytest.param(turn, marks=pytest.mark.long) for turn in ("turn 1", "turn 2"))]
+)
 async def test_a_killed_process_asks_no_finished_turn_again(
     server: OllamaServer, aimock: str, tmp_path: Path, stop: str
 ) -> None:

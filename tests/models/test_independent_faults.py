@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ollama
@@ -45,6 +45,10 @@ STREAM_FAULTS: dict[str, list[Json]] = {
     kind: [{"type": "stream_fault", "kind": kind, "after_chunks": 2}, BROKEN]
     for kind in ("truncate", "disconnect", "malformed", "stall")
 }
+SMOKE = (("429", False), ("disconnect", True))
+"""What is tried of Responses in `make test`; all faults are tried with Chat Completions there."""
+OLLAMA_SMOKE = (("too many", 0), ("disconnected", 1))
+"""What is tried of Ollama's protocol in `make test`; test_durable_models.py tries all faults of it."""
 ANSWERS: list[Json] = [
     {"type": "reply", "tool_calls": [{"name": "go", "arguments": {}}]},
     {"type": "reply", "text": "Done"},
@@ -65,7 +69,7 @@ def llmock() -> Iterator[Llmock]:
 
 @pytest.fixture(scope="module")
 def failing_aimock() -> Iterator[str]:
-    with serve_aimock(Path(__file__).with_name("aimock_faults.json")) as url:
+    with serve_aimock("aimock_faults.json") as url:
         yield url
 
 
@@ -82,10 +86,13 @@ def steps_of(run_id: str) -> list[str]:
     return [name.rpartition(":")[0] + ":" if name.startswith("tool_call") else name for name in turns]
 
 
-@pytest.mark.parametrize("use_responses", [False, True], ids=["chat", "responses"])
 @pytest.mark.parametrize(
-    ("fault", "stream"),
-    [*((fault, stream) for fault in FAILS for stream in (False, True)), *((fault, True) for fault in STREAM_FAULTS)],
+    ("fault", "stream", "use_responses"),
+    [
+        pytest.param(*fault, use_responses, marks=pytest.mark.long if use_responses and fault not in SMOKE else ())
+        for use_responses in (False, True)
+        for fault in (*itertools.product(FAILS, (False, True)), *itertools.product(STREAM_FAULTS, (True,)))
+    ],
 )
 async def test_a_fault_of_a_server_of_openai_s_protocols_passes(
     llmock: Llmock, new_id: str, fault: str, stream: bool, use_responses: bool
@@ -109,12 +116,11 @@ async def test_a_fault_of_a_server_of_openai_s_protocols_passes(
 @pytest.mark.parametrize(
     ("fault", "stream"),
     [
-        *(
-            (fault, stream)
-            for fault in ("too many", "down", "malformed", "dropped", "disconnected")
-            for stream in (0, 1)
-        ),
-        ("broken off", 1),
+        pytest.param(fault, stream, marks=() if (fault, stream) in OLLAMA_SMOKE else pytest.mark.long)
+        for fault, stream in (
+            *itertools.product(("too many", "down", "malformed", "dropped", "disconnected"), (0, 1)),
+            ("broken off", 1),
+        )
     ],
 )
 async def test_a_fault_of_a_server_of_ollama_s_protocol_passes(

@@ -133,6 +133,7 @@ class Executor:
         """
         self._connection = self._connect()
         if not self._try_lock(self.id):
+            self._connection.close()
             raise ExecutorIdInUseError(f"Another live process has the executor id {self.id!r}.")
         self._tell()
         self._thread.start()
