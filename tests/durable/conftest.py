@@ -18,6 +18,7 @@ from hypothesis import settings
 from psycopg.rows import dict_row
 
 import timestep
+from timestep import home_loop
 from timestep.durable import schedules
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.process.registered_agents import forget_agents
@@ -38,11 +39,12 @@ settings.load_profile("timestep")
 
 
 def wait_until(claim: Callable[[], Any], what: str) -> Any:
-    """Wait for a state and return it; the limit only ends a test that hangs."""
+    """Wait for a state and return it; the limit only ends a test that hangs. The loop of the test is blocked."""
     limit = time.monotonic() + LIMIT_SECONDS
-    while not (found := claim()):
-        assert time.monotonic() < limit, f"never happened: {what}"
-        time.sleep(0.02)
+    with home_loop.stepping_aside(lambda _: None):
+        while not (found := claim()):
+            assert time.monotonic() < limit, f"never happened: {what}"
+            time.sleep(0.02)
     return found
 
 
