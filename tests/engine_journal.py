@@ -10,6 +10,7 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 from psycopg.rows import dict_row
 
+from timestep import home_loop
 from timestep.durable.start import read_result
 from timestep.embedded_postgres import EmbeddedPostgres
 
@@ -17,11 +18,12 @@ LIMIT_SECONDS = 60
 
 
 def wait_until(claim: Callable[[], Any], what: str) -> Any:
-    """Wait for a state and return it; the limit only ends a test that hangs."""
+    """Wait for a state and return it; the limit only ends a test that hangs. The loop of the test is blocked."""
     limit = time.monotonic() + LIMIT_SECONDS
-    while not (found := claim()):
-        assert time.monotonic() < limit, f"never happened: {what}"
-        time.sleep(0.02)
+    with home_loop.stepping_aside(lambda _: None):
+        while not (found := claim()):
+            assert time.monotonic() < limit, f"never happened: {what}"
+            time.sleep(0.02)
     return found
 
 

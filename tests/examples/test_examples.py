@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-HELPERS = ("scripted", "model_server")
+HELPERS = ("scripted", "model_server", "fastapi_app")
 FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in HELPERS)
 
 SAID = {

@@ -344,7 +344,7 @@ async def test_a_stop_fails_no_run_that_is_under_way(
         rest(self)
 
     monkeypatch.setattr(launch.Executor, "rest", rest_late)
-    cleanup_dbos()
+    await asyncio.to_thread(cleanup_dbos)  # the run executes in this loop
     monkeypatch.undo()
     assert database.status(new_id) == "running"
     ensure_dbos_launched()

@@ -7,6 +7,7 @@ from typing import Any
 
 from dbos import DBOS
 
+from timestep import home_loop
 from timestep.durable.handle import RunHandle
 from timestep.durable.journal.child_runs import waiting
 from timestep.durable.process.engine import engine, ensure_engine
@@ -41,6 +42,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
                 f"gather_runs takes handles and run ids, not {type(each).__name__}: {each!r}.",
                 hint="Start the runs with `queue_agent_workflow(...)`, and pass what it returns.",
             )
+    home_loop.enter()
     ensure_engine()
     run_ids = [each.run_id if isinstance(each, RunHandle) else each for each in runs]
 

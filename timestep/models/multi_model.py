@@ -12,6 +12,7 @@ from agents.models.openai_provider import OpenAIProvider
 from openai import AsyncOpenAI, OpenAIError
 
 from timestep.errors import ModelNotConfiguredError
+from timestep.models import http_clients
 from timestep.models.clients import has_key
 from timestep.models.compatible import provider_of
 from timestep.models.model_chain import SEPARATOR, ModelChain
@@ -101,6 +102,7 @@ class MultiModelProvider(ModelProvider):
             "organization": openai_organization or None,
             "project": openai_project or None,
         }
+        http_clients.install()
         self._is_key_given = bool(openai_api_key) or openai_client is not None
         if openai_client is not None:
             options = {"openai_client": openai_client}

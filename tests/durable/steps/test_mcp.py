@@ -18,7 +18,6 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from timestep import approve, reject, run_agent_workflow, wait_run
 from timestep.durable.seams import agents_sdk
 from timestep.durable.start import read_result
-from timestep.durable.steps.mcp import close_mcp_servers
 
 PROGRAM = str(Path(__file__).with_name("mcp_desk.py"))
 Connect = Callable[[], MCPServer]
@@ -107,10 +106,7 @@ async def test_a_server_that_nobody_connected_is_connected_when_needed(
     engine: Any, connect: Connect, log: Path, new_id: str
 ) -> None:
     agent = clerk(connect())
-    try:
-        live = await run_agent_workflow(agent, "Stamp", workflow_id=new_id)
-    finally:
-        await close_mcp_servers()
+    live = await run_agent_workflow(agent, "Stamp", workflow_id=new_id)
 
     assert live.output == "done"
     assert sorted(log.read_text().splitlines()) == ["stamp A", "stamp B"]
@@ -135,10 +131,7 @@ async def test_parallel_runs_share_one_connection(engine: Any, stdio: Connect, l
     agents = [clerk(server) for _ in range(3)]
     for number, agent in enumerate(agents):
         agent.name = f"clerk{number}"
-    try:
-        results = await asyncio.gather(*(run_agent_workflow(agent, "Stamp") for agent in agents))
-    finally:
-        await close_mcp_servers()
+    results = await asyncio.gather(*(run_agent_workflow(agent, "Stamp") for agent in agents))
 
     assert [result.output for result in results] == ["done"] * 3
     assert len(log.read_text().splitlines()) == 6
@@ -164,7 +157,6 @@ async def test_an_approval_of_a_server_is_rebuilt_from_the_recorded_list(
     server._needs_approval_policy = {"stamp": True, "tear": False}
     agent = clerk(server)
     result = await run_agent_workflow(agent, "Stamp", workflow_id=new_id)
-    await close_mcp_servers()
     assert [item.tool_name for item in result.interruptions] == ["stamp", "stamp"]
 
     async def refuse(*arguments: Any, **named: Any) -> Any:
@@ -177,8 +169,5 @@ async def test_an_approval_of_a_server_is_rebuilt_from_the_recorded_list(
         assert recorded.to_state().to_json()
     await approve(new_id, "c1", by="alice")
     await reject(new_id, "c2", by="alice")
-    try:
-        assert (await wait_run(new_id)).output == "done"
-    finally:
-        await close_mcp_servers()
+    assert (await wait_run(new_id)).output == "done"
     assert log.read_text().splitlines() == ["stamp A"]

@@ -35,6 +35,13 @@ def finish() -> None:
     _noting.clear()
 
 
+def finish_left() -> None:
+    """Note the ends that nobody notes any more, as their event loop has ended. Blocks."""
+    for workflow_id in [each for each in list(_closed) if each not in _noting]:
+        token, summary = _closed.pop(workflow_id)
+        dbos_sdk.record_outcome(workflow_id, summary, owner=token)
+
+
 def _forget(workflow_id: str, done: asyncio.Future[Any]) -> None:
     _noting.pop(workflow_id, None)
     if not done.cancelled():

@@ -6,9 +6,11 @@ The necessary names are checked when this module is imported. Each entry says wh
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import copy
 import functools
+import threading
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -30,6 +32,9 @@ from timestep.ids import DBOS_SCHEMA, SEGMENT_MARK, STREAM_KEY
 
 LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
+
+LONGEST_TAKE_SECONDS = 5.0
+"""How long a stop waits for a queue that is just taking work: its start would find no event loop."""
 
 T = TypeVar("T")
 
@@ -129,6 +134,13 @@ def stop_taking_work() -> None:
         event.set()
 
 
+def wait_for_what_is_taken() -> None:
+    """Wait until what the queues take has begun; after `stop_taking_work`. Blocks."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("queue-worker-"):
+            thread.join(timeout=LONGEST_TAKE_SECONDS)
+
+
 def separate_tool_threads(tool_threads: int) -> None:
     """Make the default executor of DBOS's loops one that has threads for blocking tools; after the launch.
 
@@ -136,6 +148,11 @@ def separate_tool_threads(tool_threads: int) -> None:
     """
     instance = instance_of_process()
     instance._shared_executor_field = SortingExecutor(instance._executor, tool_threads=tool_threads)
+
+
+def own_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop in which DBOS starts what it takes from queues."""
+    return instance_of_process()._background_event_loop._loop
 
 
 def executor_pool() -> Any:

@@ -22,6 +22,7 @@ from timestep.durable.seams import agents_sdk, dbos_sdk, run_state
 from timestep.durable.seams.release_check import AGENTS_RELEASE
 from timestep.durable.states.origin import note_end
 from timestep.durable.steps import guardrails, native_tools
+from timestep.models import http_clients
 from timestep.settings import current_settings
 
 
@@ -54,6 +55,7 @@ class DurableRunner(AgentRunner):
 
 def install() -> None:
     """Put Timestep's functions in the place of the SDK's; may be called again."""
+    http_clients.install()
     native_tools.register_result_types()
     agents_sdk.add_output_property()
     agents_sdk.note_ends_on_states(note_end)

@@ -25,6 +25,7 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
+from timestep.durable.process.segment_place import at_home
 from timestep.durable.seams import dbos_recovery, dbos_sdk
 from timestep.durable.seams.known_steps import Known
 from timestep.durable.segment.close import closing_of
@@ -104,7 +105,8 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         closed_workflows.closed(workflow_id, summary)
         waiting = _expected.get(workflow_id)
         if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
-            waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
+            with contextlib.suppress(RuntimeError):  # the loop of the caller has ended
+                waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
         if segment.stream:  # wakes the readers, who look at the run's row
             await segment.writer.close()
     return summary
@@ -149,7 +151,7 @@ def register_workflows() -> None:
     """Make the workflows known to DBOS; before it is launched, and again after its registry was destroyed."""
     _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
         name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
-    )(while_launched(agent_run))
+    )(while_launched(at_home(agent_run)))
     _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(while_launched(copy_segment))
     _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(while_launched(scheduled_agent_run))
 
