@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from timestep.durable.enqueue_many import queue_many
     from timestep.durable.gather import gather_runs
     from timestep.durable.handle import RunHandle
-    from timestep.durable.journal.values import register_serializer
     from timestep.durable.process.registered_agents import register_agents
     from timestep.durable.process.tool_policies import tool_policy
     from timestep.durable.queues import create_queue
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from timestep.durable.schedules import create_scheduled_agent_workflow
     from timestep.durable.start import run_agent_workflow, wait_run
     from timestep.durable.steps.tool_call import current_tool_call
+    from timestep.durable.values.registered_types import register_serializer
     from timestep.errors import ApprovalAlreadyDecided, InterruptionException, SnapshotAlreadyResumed, TimestepError
     from timestep.models.compatible import OpenAICompatibleProvider
     from timestep.models.fallback import FallbackModel
@@ -88,7 +88,7 @@ _HOMES = {
     "queue_many": "timestep.durable.enqueue_many",
     "raise_limits": "timestep.client.decide",
     "register_agents": "timestep.durable.process.registered_agents",
-    "register_serializer": "timestep.durable.journal.values",
+    "register_serializer": "timestep.durable.values.registered_types",
     "reject": "timestep.client.decide",
     "run_agent": "timestep.durable.run_agent",
     "run_agent_workflow": "timestep.durable.start",

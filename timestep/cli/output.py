@@ -35,6 +35,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def context_option(function: F) -> F:
+    """Give a command that starts runs the option `--context`, as `run_context`: any JSON, None when absent."""
+    return click.option(
+        "--context", "run_context", metavar="JSON", callback=_read_json, help="Run context, as JSON of its type."
+    )(function)
+
+
 def time_option(function: F) -> F:
     """Give a command the option `--time`, as the argument `time_style` of `format_time`."""
     return click.option(
@@ -181,3 +188,12 @@ def _cut(cell: str, width: int) -> str:
     while _width(cell) > width - 1:
         cell = cell[:-1]
     return f"{cell}…"
+
+
+def _read_json(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not JSON: {error}.", context, param=parameter) from None

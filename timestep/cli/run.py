@@ -8,14 +8,14 @@ import shlex
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from timestep.cli.errors import ExitCode, show_error
-from timestep.cli.output import emit, emit_json, note
+from timestep.cli.output import context_option, emit, emit_json, note
 from timestep.errors import AgentNotRegisteredError, InvalidInputError
 from timestep.ids import check_run_id, check_session_id, new_run_id
 from timestep.records import Run, RunRequest
@@ -46,6 +46,7 @@ class Options:
     wait_seconds: float | None
     queue_name: str | None
     as_json: bool
+    context: Any = None
 
 
 @click.command()
@@ -62,12 +63,13 @@ class Options:
 @click.option("--results", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
               help="Where a batch writes its results; FILE.results.jsonl when absent.")  # fmt: skip
 @click.option("--queue", "queue_name", metavar="NAME", help="Queue of the run; timestep_agent_queue when absent.")
+@context_option
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON when it has ended.")
 @click.pass_context
 def command(
     context: click.Context, text: str | None, agent: str | None, run_id: str | None, session_id: str | None,
     model: str | None, detach: bool, wait_seconds: float | None, batch: Path | None, results: Path | None,
-    queue_name: str | None, as_json: bool,
+    queue_name: str | None, run_context: Any, as_json: bool,
 ) -> None:  # fmt: skip
     """Run an agent and stream its answer; TEXT of `-` is read from stdin.
 
@@ -83,6 +85,7 @@ def command(
     Examples:
       timestep run "Where is my order?" --agent my_app.agents:support
       timestep run "Where is my order?" --id order-43
+      timestep run "Where is my order?" --agent support --context '{"customer": "ada"}'
       timestep run "Tell me a story" --model ollama/gpt-oss:20b
       timestep run --batch questions.jsonl --agent support
     """
@@ -93,6 +96,8 @@ def command(
     if (batch is not None or queue_name is not None or detach) and agent is not None and is_reference(agent):
         option = "--batch" if batch is not None else "--queue" if queue_name is not None else "--detach"
         raise click.UsageError(f"{option} leaves runs to an executor: give the agent's NAME, not MODULE:NAME.")
+    if batch is not None and run_context is not None:
+        raise click.UsageError('--context is for one run: give it in the lines of the batch, as "context".')
     if batch is not None:
         shared = {"session_id": session_id, "model": model, "queue_name": queue_name}
         context.exit(_run_batch(batch, results, agent, run_id, shared, detach, wait_seconds, as_json))
@@ -102,7 +107,7 @@ def command(
     options = Options(
         text=_text_of(text), agent=agent, session_id=None if session_id is None else check_session_id(session_id),
         run_id=new_run_id() if run_id is None else check_run_id(run_id), model=model, wait_seconds=wait_seconds,
-        queue_name=queue_name, as_json=as_json,
+        queue_name=queue_name, as_json=as_json, context=run_context,
     )  # fmt: skip
     if agent is not None and is_reference(agent):
         context.exit(_run_here(options, agent))
@@ -132,7 +137,8 @@ def _run_here(options: Options, reference: str) -> ExitCode:
     ensure_dbos_launched(queues=())
     printer, module = AnswerPrinter(prints_text=not options.as_json), reference.rpartition(":")[0]
     try:
-        check_same(engine().connector, _request(options, agent.name))  # before anything of the known run is printed
+        asked = replace(_request(options, agent.name), context=_stored_context(options, agent))
+        check_same(engine().connector, asked)  # before anything of the known run is printed
         run = asyncio.run(_execute(options, agent, module, printer))
         return show_ending(
             engine().connector, run, as_json=options.as_json, has_answer=printer.has_answer, module=module
@@ -159,7 +165,7 @@ async def _execute(options: Options, agent: Agent[Any], module: str, printer: An
     work = asyncio.ensure_future(
         run_agent_workflow(
             agent, options.text, workflow_id=options.run_id, session_id=options.session_id, model=options.model,
-            stream=True,
+            stream=True, context=_typed_context(options, agent),
         )
     )  # fmt: skip
     following = asyncio.ensure_future(follow_run(engine().connector, options.run_id, printer))
@@ -307,6 +313,31 @@ def _enqueue(connector: Connector, options: Options, agent: str) -> None:
     enqueue_run(connector, queued_run(request, application=connector.application, queue=options.queue_name))
 
 
+def _typed_context(options: Options, agent: Agent[Any]) -> Any:
+    """Return the context as the type that is registered with the agent.
+
+    Raises:
+        InvalidInputError: the type refuses the JSON.
+    """
+    from timestep.durable.process.registered_agents import get_agent
+    from timestep.durable.states.context import load_context
+
+    kind = get_agent(agent.name).context_type
+    try:
+        return load_context(options.context, kind)
+    except ValueError as error:
+        raise InvalidInputError(f"--context is no {getattr(kind, '__qualname__', kind)}: {error}") from error
+
+
+def _stored_context(options: Options, agent: Agent[Any]) -> Any:
+    """Return the context as a run of this process stores it."""
+    from timestep.durable.process.registered_agents import get_agent
+    from timestep.durable.states.context import dump_context
+
+    kind = get_agent(agent.name).context_type
+    return dump_context(_typed_context(options, agent), context_type=kind, hint="Give other JSON to --context.")
+
+
 def _request(options: Options, agent: str) -> RunRequest:
     return RunRequest(
         run_id=options.run_id,
@@ -315,6 +346,7 @@ def _request(options: Options, agent: str) -> RunRequest:
         session_id=options.session_id,
         stream=True,
         model=options.model,
+        context=options.context,
     )
 
 

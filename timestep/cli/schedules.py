@@ -5,11 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from timestep.cli.output import TimeStyle, emit, emit_json, emit_table, format_time, json_option, note, time_option
+from timestep.cli.output import (
+    TimeStyle,
+    context_option,
+    emit,
+    emit_json,
+    emit_table,
+    format_time,
+    json_option,
+    note,
+    time_option,
+)
 from timestep.records import CATCH_UPS, CatchUp, RunRequest, Schedule
 
 if TYPE_CHECKING:
@@ -138,10 +148,11 @@ def show(name: str, time_style: TimeStyle, as_json: bool) -> None:
     help="Which missed ticks are started later: all, the newest one, or none.",
 )  # fmt: skip
 @click.option("--replace", is_flag=True, help="Take the place of the schedule of that name.")
+@context_option
 @json_option
 def create(
     name: str, crontab: str, text: str, agent: str, session_id: str | None, timezone: str, catch_up: CatchUp,
-    replace: bool, as_json: bool,
+    replace: bool, run_context: Any, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a schedule: at each time of CRONTAB an agent runs with the input TEXT.
 
@@ -155,7 +166,7 @@ def create(
     from timestep.client.executors import list_live_executors
     from timestep.client.schedules import save_schedule
 
-    request = RunRequest(run_id="", agent=agent, input_items=text, session_id=session_id)
+    request = RunRequest(run_id="", agent=agent, input_items=text, session_id=session_id, context=run_context)
     with connect() as connector:
         schedule = save_schedule(
             connector, name, crontab, request, timezone=timezone, catch_up=catch_up, replace=replace

@@ -209,12 +209,16 @@ class Client:
         input_items: str | list[dict[str, Any]],
         *,
         session_id: str | None = None,
+        context: Any = None,
         timezone: str = "UTC",
         catch_up: CatchUp = schedules.DEFAULT_CATCH_UP,
         replace: bool = False,
     ) -> Schedule:
-        """Make a schedule for an agent that executors have; see `timestep.create_scheduled_agent_workflow`."""
-        request = RunRequest(run_id="", agent=agent, input_items=input_items, session_id=session_id)
+        """Make a schedule for an agent that executors have; see `timestep.create_scheduled_agent_workflow`.
+
+        `context` is JSON, of which the executor makes the context type that is registered with the agent.
+        """
+        request = RunRequest(run_id="", agent=agent, input_items=input_items, session_id=session_id, context=context)
         return await self._run(
             schedules.save_schedule, name, crontab, request, timezone=timezone, catch_up=catch_up, replace=replace
         )

@@ -15,6 +15,7 @@ from dbos import SetWorkflowID, StepInfo
 from sqlalchemy.exc import IntegrityError
 
 from timestep.client.connector import Connector
+from timestep.client.readable import readable
 from timestep.client.serializer import encode_error
 from timestep.errors import RunInputMismatchError, RunNotFoundError, RunStateError
 from timestep.ids import (
@@ -28,6 +29,7 @@ from timestep.records import Run, RunLimits, RunRequest, Step, TokenUsage
 from timestep.store import runs as store
 from timestep.store.json_text import dump_json
 from timestep.store.queues import SessionPlace, ended_among, find_place
+from timestep.store.run_states import latest_of_run
 from timestep.store.runs import StoredRun
 from timestep.store.segments import enqueue_segment
 from timestep.words import CANCELLED, MODEL_TURN, PARENT_CANCELLED, SESSION_WRITE, TIMEOUT, RunStatus
@@ -73,6 +75,18 @@ def request_of(run_id: str, fields: Mapping[str, Any]) -> RunRequest:
     if given.get("limits"):
         given["limits"] = RunLimits(**given["limits"])
     return RunRequest(run_id=run_id, **given)
+
+
+def context_of_run(connector: Connector, run_id: str) -> Any:
+    """Return the context of a run as plain JSON: after its last segment that has ended, else as the run was given it.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    snapshot = connector.database.run_sync(latest_of_run, run_id)
+    if snapshot is not None:
+        return readable((snapshot.state.get("context") or {}).get("context"))
+    return readable(connector.database.run_sync(store.get_stored_run, run_id).request.context)
 
 
 def check_same(connector: Connector, request: RunRequest) -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import dbos._serialization as dbos_serialization
 from dbos import Serializer
 
+from timestep.client.class_names import MAIN, find_in_module, importable_name
 from timestep.errors import InvalidInputError, JournalFormatError, RunFailedError, TimestepError
 from timestep.store.json_text import dump_json
 
@@ -76,7 +77,7 @@ def encode_error(error: BaseException, *, causes: int = MAX_CAUSES) -> dict[str,
     message = str(error)
     envelope: dict[str, Json] = {
         "type": type(error).__qualname__,
-        "module": type(error).__module__,
+        "module": importable_name() if type(error).__module__ == MAIN else type(error).__module__,
         "message": message,
     }
     given: Any = error.args
@@ -98,7 +99,8 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
     The class is looked up among the modules that are loaded already; nothing is imported by a name from the
     database, and no constructor of a class runs that is not Python's own.
     """
-    kind = getattr(sys.modules.get(envelope.get("module", ""), builtins), envelope.get("type", ""), None)
+    module, name = envelope.get("module") or builtins.__name__, envelope.get("type", "")
+    kind = find_in_module(module, name) or (None if module in sys.modules else getattr(builtins, name, None))
     message = envelope.get("message", "")
     if isinstance(kind, type) and issubclass(kind, Exception):
         error = _bare_error(kind, tuple(envelope.get("args", [message])))

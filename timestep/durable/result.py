@@ -10,6 +10,7 @@ from agents import RunResult, RunResultStreaming, RunState
 from agents.usage import Usage
 
 from timestep.client.events import stored_events
+from timestep.client.readable import readable
 from timestep.client.serializer import decode_error
 from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.process.engine import engine, is_engine_launched
@@ -19,9 +20,11 @@ from timestep.durable.segment.outcome import Outcome
 from timestep.durable.states.origin import Origin, with_origin
 from timestep.durable.states.output import load_output
 from timestep.durable.states.snapshots import load_snapshot
+from timestep.durable.values.keeping import is_structure, restore
 from timestep.errors import (
     AgentNotRegisteredError,
     InterruptionException,
+    JournalFormatError,
     RunCancelledError,
     RunFailedError,
     RunTimedOutError,
@@ -42,7 +45,8 @@ class DurableRunResult:
     The same for a run that just ended and for one that is read again. Fields can be read as attributes and as
     `result["output"]`. `status` is `succeeded` or `interrupted`; a failed or cancelled run raises instead.
     `interruptions` are the SDK's, to decide on the state; of a run that waits for a limit or for an unknown outcome
-    they are `Approval`s. `segment` is the one that ended with this result.
+    they are `Approval`s. `segment` is the one that ended with this result. `context` is the run's context after it;
+    None where the run waits in the middle of a turn.
     """
 
     run_id: str
@@ -53,6 +57,7 @@ class DurableRunResult:
     usage: Usage
     last_agent: Any = None
     segment: int = 1
+    context: Any = None
     state: RunState[Any] | None = None
     ended: RunResult | RunResultStreaming | None = None
 
@@ -135,6 +140,7 @@ def result_of_outcome(outcome: Outcome, *, run_id: str, segment: int) -> Durable
         usage=result.context_wrapper.usage,
         last_agent=result.last_agent,
         segment=segment,
+        context=result.context_wrapper.context,
         ended=result,
     )
 
@@ -156,9 +162,8 @@ async def result_of_stored(
     """
     run = stored.run
     raise_end(stored)
-    state = None
-    if snapshot is not None and snapshot.segment == segment and entry is not None:
-        state = await load_snapshot(entry, snapshot)
+    ended = snapshot if snapshot is not None and snapshot.segment == segment else None
+    state = await load_snapshot(entry, ended) if ended is not None and entry is not None else None
     last = None
     if entry is not None and stored.last_agent is not None:
         last = next((agent for agent in reachable_agents(entry.agent) if agent.name == stored.last_agent), None)
@@ -171,14 +176,31 @@ async def result_of_stored(
     return DurableRunResult(
         run_id=run.run_id,
         status=run.status,
-        final_output=load_output(run.output, last.output_type if last is not None else None),
+        final_output=_output_of(stored, ended, last),
         interruptions=state.get_interruptions() if state is not None else list(asked),
         new_items=run_state.items_of(state) if state is not None else [],
         usage=usage,
         last_agent=last,
         segment=segment,
+        context=run_state.context_of(state) if state is not None else _context_of(ended),
         state=state,
     )
+
+
+def _output_of(stored: StoredRun, ended: Snapshot | None, last: Any) -> Any:
+    """Return the final output of a stored run: the one that its last snapshot holds whole, else that of its row."""
+    if ended is not None and is_structure(ended.output):
+        try:
+            return restore(ended.output)
+        except JournalFormatError:
+            if last is not None:
+                raise
+    return load_output(stored.run.output, last.output_type if last is not None else None)
+
+
+def _context_of(ended: Snapshot | None) -> Any:
+    """Return the context at the end of a run whose agent is not registered here: as plain JSON."""
+    return readable(ended.state["context"].get("context")) if ended is not None else None
 
 
 def interruption_of(run_id: str | None, interruptions: Sequence[Any]) -> InterruptionException:

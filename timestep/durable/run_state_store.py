@@ -116,7 +116,6 @@ class RunStateStore:
             InvalidInputError: `state` is no RunState, or holds what JSON cannot keep; the message names the field.
             SnapshotMismatchError: the agent reaches two agents of one name.
             SnapshotTooLargeError: it is larger than twice `TIMESTEP_MAX_RESULT_BYTES`.
-            ToolResultError: the final output is not JSON-able.
         """
         if not isinstance(state, RunState):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -153,19 +153,21 @@ def show(run_id: str, time_style: TimeStyle, as_json: bool) -> None:
     from timestep.cli.runs.asked import waiting_lines
     from timestep.client.approvals import open_approvals
     from timestep.client.executors import list_live_executors
-    from timestep.client.runs import find_session_place, full_run_id, get_run, list_steps
+    from timestep.client.runs import context_of_run, find_session_place, full_run_id, get_run, list_steps
     from timestep.client.trace import trace_of
 
     with connect() as connector:
         run = get_run(connector, full_run_id(connector, run_id))
         place = find_session_place(connector, run.run_id) if run.status == "queued" else None
         trace = trace_of(run, list_steps(connector, run))
+        found = context_of_run(connector, run.run_id)
         asked = open_approvals(connector, run.run_id)
         executors = list_live_executors(connector, agent=run.agent)
     if as_json:
-        emit_json({"run": run, "approvals": asked, "segments": [node.to_json() for node in trace]})
+        segments = [node.to_json() for node in trace]
+        emit_json({"run": run, "context": found, "approvals": asked, "segments": segments})
         return
-    _emit_header(run, trace, time_style)
+    _emit_header(run, trace, time_style, context=found)
     if run.waits_for is not None:
         emit(f"waiting for rate limit {clean(run.waits_for)}, began {format_time(run.waits_since, time_style)}")
     for line in waiting_lines(run, asked):
@@ -337,7 +339,7 @@ for verb in (answer, settle, raise_limits):
     command.add_command(verb)
 
 
-def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
+def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle, *, context: Any) -> None:
     from timestep.cli.runs.ending import error_text
     from timestep.client.trace import turns_of
 
@@ -359,6 +361,7 @@ def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle) -> None:
         ("session", run.session_id),
         ("input", run.input_items),
         ("output", run.output),
+        ("context", json.dumps(context, ensure_ascii=False) if context else None),
         ("error", error),
     ):
         if value is not None:

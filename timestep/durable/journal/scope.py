@@ -76,6 +76,7 @@ class Segment:
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
     known: Known = field(default_factory=Known)
+    context_changes: dict[tuple[int, Any], tuple[int, int, float]] = field(default_factory=dict)
     waiting_calls: int = 0
 
 
@@ -90,12 +91,22 @@ class CallSlot:
     block: Any = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the model reads of the `output` of a call: `text`, None for the output's own, and a `note` after it."""
+
+    output: Any
+    text: Any
+    note: str | None
+
+
 @dataclass(kw_only=True)
 class Scope:
     """One Runner.run inside the workflow: that of the run, or that of an agent used as a tool.
 
     `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
-    `is_quiet`: nobody looks at the events of its models.
+    `is_quiet`: nobody looks at the events of its models. `shown`, by call id, is what the model reads of outputs whose
+    text was recorded.
     """
 
     segment: Segment
@@ -110,6 +121,7 @@ class Scope:
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
     taken: list[tuple[object, CallSlot]] = field(default_factory=list)
     guardrails: list[tuple[object, StepReservation]] = field(default_factory=list)
+    shown: dict[str, Shown] = field(default_factory=dict)
 
     def reserve(self) -> StepReservation:
         """Draw the next step id.
@@ -124,6 +136,11 @@ class Scope:
                 hint="Parallel sub-agents share the step ids of their run: nest them less deep, or start runs instead.",
             )
         return reservation
+
+    @property
+    def turn_of_run(self) -> int:
+        """The turn of the run itself, of a sub-agent that in which its outermost call is."""
+        return int(self.path.partition(":")[0]) if self.path[:1].isdigit() else self.turn
 
     def step_name(self, kind: str, *parts: str) -> str:
         """Return the name of a step of this turn: unique in the workflow, readable, the same on every attempt."""

@@ -4,97 +4,66 @@ A step never raises. It returns `{"ok": value}` or `{"error": {...}}`; the error
 The shapes, in `dbos.operation_outputs.output`:
 
 * `{"ok": <JSON>}`: the value itself;
+* `{"ok": {"$type": "structure", "value": <tree>}}`: a value that JSON does not know, see `durable/values/structure.py`;
 * `{"ok": {"$type": "<name>", "value": <JSON>}}`: a value of a type registered with `register_serializer`;
 * `{"error": {"type", "module", "message", "args", "fields"}}`.
+
+Beside `ok` of a tool call: `shown`, what the model reads where it is not the value's own text, and `note`, what it
+reads besides.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import BaseModel
-
-from timestep.client.serializer import json_problem
-from timestep.errors import JournalFormatError, ResultTooLargeError, ToolResultError
+from timestep.durable.values.keeping import keep, restore
+from timestep.durable.values.structure import TYPE_MARK, UNORDERED, NotKept
+from timestep.errors import ResultTooLargeError, ToolResultError
 from timestep.store.json_text import dump_json
 
 Json = Any
-TYPE_MARK = "$type"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TypeSerializer:
-    name: str
-    kind: type
-    dump: Callable[[Any], Json]
-    load: Callable[[Json], Any]
-
-
-_serializers: dict[str, _TypeSerializer] = {}
-
-
-def register_serializer(
-    kind: type, *, dump: Callable[[Any], Json], load: Callable[[Json], Any], name: str | None = None
-) -> None:
-    """Let tools return values of `kind`: `dump` makes JSON of one, `load` makes one of that JSON.
-
-    Register at import time, in every process that may execute the agent. `name` is stored beside the value and
-    defaults to the qualified class name; keep it when the class moves. Registering a type again replaces its entry.
-    """
-    name = name or f"{kind.__module__}.{kind.__qualname__}"
-    _serializers[name] = _TypeSerializer(name=name, kind=kind, dump=dump, load=load)
-
-
-def encode_value(value: object, *, what: str) -> Json:
+def encode_value(value: object, *, what: str, name: str = "result") -> Json:
     """Return `value` as JSON that `decode_value` turns back into an equal value.
 
     Args:
-        what: The source of the value, such as `tool 'lookup'`, for the error message.
+        what: The source of the value, such as `the tool 'lookup'`, for the error message.
+        name: What the value is called in the message: parts of it are `result.price`.
 
     Raises:
-        ToolResultError: the value is not JSON-able and no serializer is registered for its type.
+        ToolResultError: it would not come back as it is; the message names the part, and says why.
     """
-    for entry in _serializers.values():
-        if isinstance(value, entry.kind):
-            return {TYPE_MARK: entry.name, "value": entry.dump(value)}
-    if isinstance(value, BaseModel):  # tools return the SDK's own output types, such as ToolOutputImage
-        return {TYPE_MARK: _model_type_name(value, what), "value": value.model_dump(mode="json")}
-    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in cast("list[object]", value)):
-        return {TYPE_MARK: "list", "value": [encode_value(item, what=what) for item in cast("list[object]", value)]}
-    if problem := json_problem(value):
-        raise ToolResultError(f"The result of {what} cannot be stored: {problem}.")
-    if isinstance(value, dict) and TYPE_MARK in value:
-        return {TYPE_MARK: "dict", "value": cast(object, value)}
-    return value
+    try:
+        return keep(value, name=name)
+    except NotKept as error:
+        raise ToolResultError(f"The result of {what} cannot be stored: {error}.") from error
 
 
 def decode_value(data: Json) -> Any:
     """Return the value that `encode_value` encoded.
 
     Raises:
-        JournalFormatError: the value's type is not registered in this process.
+        JournalFormatError: the value's type is not known in this process.
     """
-    if not isinstance(data, dict) or TYPE_MARK not in data:
-        return data
-    fields = cast("dict[str, Any]", data)
-    name, value = cast(str, fields[TYPE_MARK]), fields["value"]
-    if name == "dict":
-        return value
-    if name == "list":
-        return [decode_value(item) for item in value]
-    if entry := _serializers.get(name):
-        return entry.load(value)
-    module_name, _, class_name = name.rpartition(".")
-    kind = getattr(sys.modules.get(module_name), class_name, None)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return kind.model_validate(value)
-    raise JournalFormatError(
-        f"A recorded tool result has the type {name!r}, which this process does not know.",
-        hint="Import the module that defines it, or call `register_serializer` for it, before the executor starts.",
-    )
+    return restore(data)
+
+
+def has_type(data: Json) -> bool:
+    """Whether an encoded value is none of plain JSON."""
+    return isinstance(data, dict) and TYPE_MARK in data
+
+
+def is_unordered(data: Json) -> bool:
+    """Whether an encoded value holds a set of several items, whose text is another one in each process."""
+    if isinstance(data, list):
+        return any(is_unordered(part) for part in cast("list[Any]", data))
+    if not isinstance(data, dict):
+        return False
+    node = cast("dict[str, Any]", data)
+    if node.get(TYPE_MARK) in UNORDERED and len(node["items"]) > 1:
+        return True
+    return any(is_unordered(part) for part in node.values())
 
 
 LONGEST_CHARACTER = 12
@@ -124,12 +93,3 @@ def dump_checked(value: Json, *, limit_bytes: int, what: str) -> str:
             f"The result of {what} has {size:,} bytes, more than the limit of {limit_bytes:,} for one step."
         )
     return text
-
-
-def _model_type_name(value: BaseModel, what: str) -> str:
-    kind = type(value)
-    if "<locals>" in kind.__qualname__ or "." in kind.__qualname__:
-        raise ToolResultError(
-            f"The result of {what} is a {kind.__qualname__}, a class that another process cannot find."
-        )
-    return f"{kind.__module__}.{kind.__qualname__}"

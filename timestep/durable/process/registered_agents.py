@@ -10,6 +10,7 @@ from typing import Any
 from agents import Agent, RunConfig, RunHooks
 
 from timestep.durable.process.agent_definition import define_agent
+from timestep.durable.process.kept_types import check_context_type, check_results
 from timestep.errors import (
     AgentAlreadyRegisteredError,
     AgentNotRegisteredError,
@@ -58,8 +59,11 @@ def register_agents(
 
     Raises:
         AgentAlreadyRegisteredError: another definition is registered under the name.
+        NotDurableError: values of the context type, or results of a tool by its annotation, would not come back.
         UnsupportedError: it is a sandbox agent.
     """
+    if context_type is not None:
+        check_context_type(context_type)
     for agent in agents:
         if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise InvalidInputError(
@@ -71,6 +75,7 @@ def register_agents(
                 f"The agent {agent.name!r} is a sandbox agent; its sandbox is not journalled.",
                 hint="Run it with `run_agent`, or give a plain agent the tools that it needs.",
             )
+        check_results(agent)
         entry = RegisteredAgent(
             agent=agent,
             definition=define_agent(agent),

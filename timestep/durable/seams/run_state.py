@@ -111,6 +111,17 @@ def items_of(state: RunState[Any]) -> list[Any]:
     return list(state._generated_items)
 
 
+def items_by_group(state: RunState[Any]) -> dict[str, list[Any]]:
+    """Return the items of a state by the names that its JSON has for the two lists of them."""
+    generated = state._merge_generated_items_with_processed()
+    return {"generated_items": list(generated), "session_items": list(state._session_items)}
+
+
+def context_of(state: RunState[Any]) -> Any:
+    """Return the run's context that a RunState holds."""
+    return state._context.context if state._context is not None else None
+
+
 def usage_of(state: RunState[Any]) -> Any:
     """Return the usage that a RunState counts."""
     return state._context.usage if state._context is not None else None

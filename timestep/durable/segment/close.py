@@ -16,8 +16,9 @@ from timestep.durable.process.engine import engine
 from timestep.durable.process.tool_policies import policy_of
 from timestep.durable.segment.outcome import Outcome, items_already_stored
 from timestep.durable.states.decisions import call_id_of, digest_of_arguments
-from timestep.durable.states.output import dump_output
+from timestep.durable.states.output import dump_output, keep_output
 from timestep.durable.states.snapshots import check_snapshot_size
+from timestep.durable.states.state_json import json_of_state
 from timestep.records import Approval
 from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.store.json_text import storable_text
@@ -29,11 +30,10 @@ from timestep.tools.ask_user import question_of
 from timestep.words import APPROVAL, QUESTION, RunStatus, kind_of_approval, reason_of
 
 
-def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing:
-    """Return the closing of a segment.
+def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment, *, context_type: type | None) -> Closing:
+    """Return the closing of a segment; `context_type` is the one that is registered with its agent.
 
     Raises:
-        ToolResultError: the final output is not JSON-able; the run is then closed as failed with that error.
         SnapshotTooLargeError: the snapshot is; the run is then closed as failed with that error.
     """
     if fatal := next((question for question in outcome.questions if question.is_fatal), None):
@@ -48,15 +48,19 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment) -> Closing
         status, reason = "interrupted", _reason_to_wait(outcome)
     elif outcome.is_checkpoint:
         status = "running"
-    output = dump_output(result.final_output) if result is not None and status == "succeeded" else None
+    has_output = result is not None and status == "succeeded"
+    snapshot = None
+    if result is not None:
+        kept = keep_output(result.final_output, result.last_agent.output_type) if has_output else None
+        snapshot = _snapshot(outcome, result, stored, segment, context_type=context_type, output=kept)
     return Closing(
         **_common(outcome, stored, segment),
         status=status,
         reason=reason,
-        output=output,
+        output=dump_output(result.final_output) if result is not None and has_output else None,
         error=None,
         last_agent=result.last_agent.name if result is not None else stored.last_agent,
-        snapshot=_snapshot(outcome, result, stored, segment, output=output) if result is not None else None,
+        snapshot=snapshot,
         approvals=_questions(outcome, stored, segment) if result is None else _approvals(result, stored, segment),
         continues=outcome.is_checkpoint,
         is_repeated=bool(outcome.questions),
@@ -95,12 +99,18 @@ def _common(outcome: Outcome, stored: StoredRun, segment: Segment) -> dict[str, 
 
 
 def _snapshot(
-    outcome: Outcome, result: RunResult | RunResultStreaming, stored: StoredRun, segment: Segment, *, output: Any
+    outcome: Outcome,
+    result: RunResult | RunResultStreaming,
+    stored: StoredRun,
+    segment: Segment,
+    *,
+    context_type: type | None,
+    output: Any,
 ) -> Snapshot:
     session = outcome.session
     held = session.held_items(outcome.turn) if session is not None and outcome.is_interrupted else None
     snapshot = python_snapshot(
-        result.to_state().to_json(),
+        json_of_state(result.to_state(), context_type=context_type),
         agent=stored.run.agent,
         sdk_version=sdk_version,
         run_id=segment.run_id,

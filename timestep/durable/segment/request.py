@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, is_typeddict
 
 from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
@@ -17,7 +17,8 @@ from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams.run_state import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed
 from timestep.durable.states.origin import Given, Origin
-from timestep.durable.states.output import dump_output, load_output
+from timestep.durable.states.output import keep_output, load_output
+from timestep.durable.states.state_json import json_of_state
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item
@@ -80,7 +81,7 @@ def build_request(
     return RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
-        input_items=_stored_input(given),
+        input_items=_stored_input(given, context_type=entry.context_type),
         session_id=_session_id(session, session_id),
         context=_context(entry, context),
         max_turns=max_turns,
@@ -153,12 +154,15 @@ def with_default_provider(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, model_provider=default_model_provider())
 
 
-def _stored_input(given: Given) -> Any:
+def _stored_input(given: Given, *, context_type: type | None) -> Any:
     """Return the input of a run as it is stored: as `check_input` does, or `{"$run_state": ...}`."""
     if not isinstance(given.input, RunState):
         return check_input(given.input)
-    ended = {OUTPUT_MARK: dump_output(given.ended.output)} if given.ended is not None else {}
-    return {STATE_MARK: given.input.to_json(), **ended}
+    state, ended = given.input, {}
+    if given.ended is not None:
+        agent = current_agent_of(state)
+        ended = {OUTPUT_MARK: keep_output(given.ended.output, agent.output_type if agent is not None else None)}
+    return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
 
 
 def _limits(limits: Any) -> RunLimits | None:
@@ -194,15 +198,15 @@ def _context(entry: RegisteredAgent, context: Any) -> Any:
     name = type(context).__qualname__
     hint = f"Pass JSON-able data, or register its class: register_agents(agent, context_type={name})."
     if context is not None and entry.context_type is not None:
-        if not isinstance(context, entry.context_type):
+        if not isinstance(context, dict if is_typeddict(entry.context_type) else entry.context_type):
             raise InvalidInputError(
                 f"The context is a {name}; the agent {entry.agent.name!r} is registered with "
                 f"context_type={entry.context_type.__qualname__}."
             )
-        return dump_context(context, hint=hint)
+        return dump_context(context, context_type=entry.context_type, hint=hint)
     if is_typed(context):
         raise NotDurableError(f"The context is a {name}, which another process could not build again.", hint=hint)
-    return dump_context(context, hint=hint)
+    return dump_context(context, context_type=None, hint=hint)
 
 
 def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from agents.run import AgentRunner
 from timestep.durable import steps
 from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
-from timestep.durable.seams import agents_sdk, dbos_sdk, run_state
+from timestep.durable.seams import agents_sdk, dbos_sdk, run_state, tool_outputs
 from timestep.durable.seams.release_check import AGENTS_RELEASE
 from timestep.durable.states.origin import note_end
-from timestep.durable.steps import guardrails, native_tools
+from timestep.durable.steps import guardrails, native_tools, tool_result
 from timestep.models import http_clients
 from timestep.settings import current_settings
 
@@ -63,6 +63,7 @@ def install() -> None:
         from timestep.durable.seams import agents_speed  # optional: it may need what this release lacks
 
         agents_speed.install()
+    tool_outputs.install(tool_result.shown_output)
     agents_sdk.install(agents_sdk.Replacements(runner=DurableRunner(), **_replaced()))
 
 

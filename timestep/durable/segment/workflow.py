@@ -38,7 +38,6 @@ from timestep.errors import (
     RunCancelledError,
     RunStateError,
     SnapshotTooLargeError,
-    ToolResultError,
 )
 from timestep.ids import (
     WORKFLOW_AGENT_RUN,
@@ -96,7 +95,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     if segment.stream and number > 1:
         await engine().database.run_until_done(begin_stream, run_id, number)
     outcome = await _run(entry, started, segment, workflow_id)
-    outcome, closing = _closing(outcome, started, segment)
+    outcome, closing = _closing(entry, outcome, started, segment)
     await segment.writer.settle()  # who sees the segment closed may count its events
     with gate.held():  # a drain waits for the end of the stream: without it readers would wait for another executor
         if not await engine().database.run_until_done(close_segment, closing):
@@ -229,13 +228,15 @@ async def _history_changed(stored: StoredRun, workflow_id: str, cause: Exception
     return error
 
 
-def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> tuple[Outcome, Closing]:
+def _closing(
+    entry: RegisteredAgent, outcome: Outcome, started: StartedSegment, segment: Segment
+) -> tuple[Outcome, Closing]:
     """Return what is stored, and the outcome that it says: one that cannot be stored is a failure."""
     try:
-        return outcome, closing_of(outcome, started.stored, segment)
-    except (ToolResultError, SnapshotTooLargeError) as error:
+        return outcome, closing_of(outcome, started.stored, segment, context_type=entry.context_type)
+    except SnapshotTooLargeError as error:
         failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
-        return failed, closing_of(failed, started.stored, segment)
+        return failed, closing_of(failed, started.stored, segment, context_type=entry.context_type)
 
 
 async def _check_closed(run_id: str, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +18,16 @@ from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams import run_state
 from timestep.durable.states.context import load_context
 from timestep.durable.states.origin import Given, Origin
-from timestep.durable.states.output import dump_output
+from timestep.durable.states.output import keep_output
 from timestep.durable.states.saved_context import (
     ContextDeserializer,
     ContextSerializer,
     check_saved_context,
     dump_saved_context,
 )
+from timestep.durable.states.state_json import add_outputs, give_outputs_back
 from timestep.durable.states.tool_lists import using_tool_lists
+from timestep.durable.values.keeping import is_structure, restore
 from timestep.errors import (
     InvalidInputError,
     SnapshotDamagedError,
@@ -35,6 +38,8 @@ from timestep.errors import (
 from timestep.run_state.envelope import Snapshot, SnapshotKind, kind_of, python_snapshot
 from timestep.run_state.reading import check_readable
 from timestep.store.json_text import dump_json
+
+log = logging.getLogger("timestep")
 
 
 def check_snapshot(snapshot: Snapshot) -> Snapshot:
@@ -78,9 +83,14 @@ async def restore_state(
     Raises:
         SnapshotMismatchError: it does not fit the agent: an agent, a tool or the context's class is not there.
     """
-    meta = (data.get("context") or {}).get("context_meta") or {}
-    needed = context_deserializer if meta.get("requires_deserializer", True) else None
-    if meta.get("requires_deserializer") and needed is None:
+    stored = data.get("context") or {}
+    meta, is_tree = stored.get("context_meta") or {}, is_structure(stored.get("context"))
+    needed = _loader(context_deserializer) if is_tree or meta.get("requires_deserializer", True) else None
+    if meta.get("omitted"):
+        log.error(
+            "The context of a run state was not stored by the version that wrote it; its defaults take its place."
+        )
+    if meta.get("requires_deserializer") and context_deserializer is None and not is_tree:
         kind = meta.get("class_path") or meta.get("original_type")
         raise SnapshotMismatchError(
             f"The context of the run state is of type {kind}, which this process was not told how to build.",
@@ -91,6 +101,7 @@ async def restore_state(
         with using_tool_lists(mcp_tools or {}):
             state = await RunState.from_json(agent, data, context_deserializer=needed, strict_context=True)
         lost = run_state.lost_calls(state, data)
+        give_outputs_back(state, data)
     except TimestepError:
         raise
     except Exception as error:
@@ -103,6 +114,15 @@ async def restore_state(
     return state
 
 
+def _loader(deserializer: ContextDeserializer | None) -> ContextDeserializer:
+    """Return what makes a context of its JSON: of a tree by itself, of other JSON the deserializer."""
+
+    def load(data: Mapping[str, Any]) -> Any:
+        return restore(data) if is_structure(data) else deserializer(data) if deserializer is not None else data
+
+    return load
+
+
 def snapshot_to_save(
     state: RunState[Any, Any], *, agent: str, session_id: str, context_serializer: ContextSerializer | None
 ) -> Snapshot:
@@ -110,7 +130,6 @@ def snapshot_to_save(
 
     Raises:
         InvalidInputError: the context or a tool's data would not be kept; the message names the field.
-        ToolResultError: the final output is not JSON-able.
     """
     data = _json_of(state, context_serializer)
     origin = Given.of(state).origin
@@ -123,7 +142,7 @@ def snapshot_to_save(
         session_id=session_id,
         segment=origin.segment if origin is not None else None,
         kind=kind,
-        output=dump_output(output) if kind == "final" else None,
+        output=keep_output(output, _output_type_of(state)) if kind == "final" else None,
         is_saved=True,
     )
 
@@ -147,6 +166,7 @@ def _json_of(state: RunState[Any, Any], context_serializer: ContextSerializer | 
             raise refused[0] from None  # the SDK wraps what a serializer raises
         raise
     check_saved_context(data["context"].get("context"))
+    add_outputs(data, state)
     try:
         dump_json(data)
     except InvalidInputError:
@@ -167,6 +187,11 @@ def _end_of(state: RunState[Any, Any], origin: Origin | None, data: dict[str, An
         return "checkpoint", None
     has_ended, output = run_state.output_of_last_item(state)
     return ("final", output) if has_ended else ("checkpoint", None)
+
+
+def _output_type_of(state: RunState[Any, Any]) -> Any:
+    agent = run_state.current_agent_of(state)
+    return agent.output_type if agent is not None else None
 
 
 def check_snapshot_size(state: dict[str, Any], *, limit_bytes: int) -> None:

@@ -7,6 +7,7 @@ again. If several input guardrails fail, the one that finishes first is reported
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,11 +28,15 @@ from agents.tool_context import ToolContext
 from dbos import StepReservation
 from pydantic import TypeAdapter
 
+from timestep.durable.journal.context_step import run_step_on_context
 from timestep.durable.journal.scope import Scope, active_scope
-from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
+from timestep.errors import ToolResultError
 from timestep.words import INPUT_GUARDRAIL, OUTPUT_GUARDRAIL, TOOL_INPUT_GUARDRAILS, TOOL_OUTPUT_GUARDRAILS
+
+log = logging.getLogger("timestep")
 
 _TOOL_OUTPUT: TypeAdapter[ToolGuardrailFunctionOutput] = TypeAdapter(ToolGuardrailFunctionOutput)
 
@@ -55,7 +60,7 @@ async def input_guardrail(
 
     reservation, number = _input_reservation(scope, guardrail)
     name = f"{scope.path}{INPUT_GUARDRAIL}:{number}:{guardrail.get_name()}"
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
 
 
@@ -73,7 +78,7 @@ async def output_guardrail(
         return {"ok": _dump(result.output)}
 
     name = scope.step_name(OUTPUT_GUARDRAIL, str(reservation.step_id), guardrail.get_name())
-    envelope = await run_step(scope.segment, reservation, name, body)
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return OutputGuardrailResult(
         guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
     )
@@ -122,14 +127,14 @@ async def _tool_guardrails(
     async def body() -> Envelope:
         seen: list[Any] = []
         await _until_raised(run(**{found: seen}))
-        return {"ok": [_TOOL_OUTPUT.dump_python(result.output, mode="json") for result in seen]}
+        return {"ok": [_dump_tool_output(result.output) for result in seen]}
 
     slot = scope.slot_of(context.tool_call_id, context)
     reserved = slot.input_guardrails if kind == TOOL_INPUT_GUARDRAILS else slot.output_guardrails
     reservation = reserved.popleft() if reserved else scope.reserve()
     name = scope.step_name(kind, tool.name, slot.key, str(reservation.step_id))
-    envelope = await run_step(scope.segment, reservation, name, body)
-    outputs = [_TOOL_OUTPUT.validate_python(output) for output in value_of(envelope)]
+    envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
+    outputs = [_load_tool_output(output) for output in value_of(envelope)]
     return await run(**{"func_tool": _replaying(tool, kind, outputs), found: results})
 
 
@@ -176,8 +181,24 @@ def _input_reservation(scope: Scope, guardrail: InputGuardrail[Any]) -> tuple[St
 
 
 def _dump(output: GuardrailFunctionOutput) -> Json:
-    info = encode_value(output.output_info, what="a guardrail's output_info")
-    return {"tripwire_triggered": output.tripwire_triggered, "output_info": info}
+    return {"tripwire_triggered": output.tripwire_triggered, "output_info": _dump_info(output.output_info)}
+
+
+def _dump_tool_output(output: ToolGuardrailFunctionOutput) -> Json:
+    return {"output_info": _dump_info(output.output_info), "behavior": dict(output.behavior)}
+
+
+def _load_tool_output(data: Json) -> ToolGuardrailFunctionOutput:
+    return _TOOL_OUTPUT.validate_python({**data, "output_info": decode_value(data["output_info"])})
+
+
+def _dump_info(info: Any) -> Json:
+    """Return what a guardrail says of its decision; in the place of what would not come back, a text says why."""
+    try:
+        return encode_value(info, what="a guardrail", name="output_info")
+    except ToolResultError as error:
+        log.warning("%s", error.message)
+        return error.message
 
 
 def _load(data: Json) -> GuardrailFunctionOutput:

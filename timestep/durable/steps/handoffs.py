@@ -6,8 +6,9 @@ import copy
 import dataclasses
 from typing import Any
 
+from timestep.durable.journal.context_step import run_step_on_context
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope
-from timestep.durable.journal.step import Envelope, run_step, value_of
+from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.seams import agents_sdk
 from timestep.words import HANDOFF
 
@@ -37,7 +38,7 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
 
         reservation = slot.calls.popleft() if slot.calls else scope.reserve()
         name = scope.step_name(HANDOFF, handoff.tool_name, slot.key)
-        envelope = await run_step(scope.segment, reservation, name, body)
+        envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
         value_of(envelope)
         if target is None:
             target = agents_sdk.handoff_target(handoff)

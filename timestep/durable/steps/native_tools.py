@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,16 @@ from pydantic import TypeAdapter
 
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope
 from timestep.durable.journal.step import Envelope, value_of
-from timestep.durable.journal.values import decode_value, encode_value, register_serializer
+from timestep.durable.journal.values import decode_value, encode_value
 from timestep.durable.seams import agents_sdk
 from timestep.durable.seams.sdk_calls import call_id_of, field_of
 from timestep.durable.steps.tool_call import AskedCall, run_call
+from timestep.durable.steps.tool_result import told, with_note
+from timestep.durable.values.keeping import is_plain
+from timestep.durable.values.registered_types import register_serializer
+from timestep.errors import ToolResultError
+
+log = logging.getLogger("timestep")
 
 
 def register_result_types() -> None:
@@ -131,6 +138,7 @@ async def _execute(execute: Callable[..., Any], tool_field: str, executor_field:
             call=call.tool_call,
             agent=named["agent"].name,
             context=named["context_wrapper"].context,
+            is_text=tool_field == "custom_tool",
         )
 
     tool = copy.copy(original)
@@ -139,13 +147,27 @@ async def _execute(execute: Callable[..., Any], tool_field: str, executor_field:
 
 
 async def _effect(
-    scope: Scope, slot: CallSlot, function: Callable[[], Any], *, tool: str, call: Any, agent: str, context: Any
+    scope: Scope,
+    slot: CallSlot,
+    function: Callable[[], Any],
+    *,
+    tool: str,
+    call: Any,
+    agent: str,
+    context: Any,
+    is_text: bool = False,
 ) -> Any:
     async def body() -> Envelope:
         result = function()
         if inspect.isawaitable(result):
             result = await result
-        return {"ok": encode_value(result, what=f"the tool {tool!r}")}
+        if is_text and not is_plain(result):  # the SDK makes a text of it, here as well as there
+            result = str(result)
+        try:
+            return {"ok": encode_value(result, what=f"the tool {tool!r}")}
+        except ToolResultError as error:
+            log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
+            return {"ok": told(error, _text_of(result))}
 
     envelope = await run_call(
         scope,
@@ -153,7 +175,25 @@ async def _effect(
         AskedCall(tool=tool, call_id=call_id_of(call), arguments=_arguments(call), agent=agent, context=context),
         body,
     )
-    return decode_value(value_of(envelope))
+    return _noted(decode_value(value_of(envelope)), envelope.get("note"))
+
+
+def _noted(result: Any, note: str | None) -> Any:
+    """Return the result of a native tool with a note for the model."""
+    if note is None:
+        return result
+    if isinstance(result, ShellResult):
+        return dataclasses.replace(result, output=[*result.output, ShellCommandOutput(stdout=note)])
+    if isinstance(result, ApplyPatchResult):
+        return dataclasses.replace(result, output=with_note(result.output or "", note))
+    return with_note(str(result), note)
+
+
+def _text_of(result: Any) -> str | None:
+    try:
+        return str(result)
+    except Exception:  # noqa: BLE001 - whatever a user's class raises, it has no text
+        return None
 
 
 def _arguments(call: Any) -> str:

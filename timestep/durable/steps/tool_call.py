@@ -14,16 +14,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agents import FunctionTool, ToolTimeoutError, default_tool_error_function
+from agents import FunctionTool, ToolTimeoutError
 from agents.tool_context import ToolContext
 
 from timestep.client.serializer import encode_error
 from timestep.durable.journal.child_runs import parent_of_runs
-from timestep.durable.journal.context_changes import apply_changes, changes_since, fingerprint
-from timestep.durable.journal.scope import CallSlot, Scope, active_scope, entered
+from timestep.durable.journal.context_changes import Fingerprint, apply_changes, fingerprint, note_changes, take_changes
+from timestep.durable.journal.scope import CallSlot, Scope, Shown, active_scope, entered
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.journal.step_events import StepEvents
-from timestep.durable.journal.values import check_size, decode_value, encode_value
+from timestep.durable.journal.values import decode_value
 from timestep.durable.process.tool_policies import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -33,13 +33,13 @@ from timestep.durable.process.tool_policies import (
 )
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
+from timestep.durable.steps.tool_result import HAS_RUN, envelope_of
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
-from timestep.errors import ToolResultError, UnsupportedError
+from timestep.errors import UnsupportedError
 from timestep.records import ToolCall
 from timestep.words import TOOL_CALL, TOOL_FINISHED, TOOL_STARTED
 
 log = logging.getLogger("timestep")
-
 
 _current: contextvars.ContextVar[ToolCall | None] = contextvars.ContextVar("timestep_tool_call", default=None)
 
@@ -74,22 +74,7 @@ async def invoke_function_tool(
 
     async def body() -> Envelope:
         result = await _invoke(function_tool, context, arguments, policy)
-        try:
-            output = encode_value(result.output, what=f"the tool {function_tool.name!r}")
-            check_size(output, limit_bytes=scope.segment.max_result_bytes, what=f"the tool {function_tool.name!r}")
-        except ToolResultError as error:
-            log.warning("%s Run %s, call %s.", error.message, scope.segment.run_id, slot.key)
-            text = await agents_sdk.tool_failure_text(function_tool=function_tool, context=context, error=error)
-            if text is None:
-                raise
-            if text == default_tool_error_function(context, error):  # says nothing, for fear of secrets; ours has none
-                text = error.message
-            return {"ok": text, "is_sdk_error": True}
-        return {
-            "ok": output,
-            "is_sdk_error": result.is_sdk_generated_error,
-            "custom_data": encode_value(agents_sdk.custom_data_of(context), what="custom data"),
-        }
+        return envelope_of(result, function_tool, context, scope, slot)
 
     envelope = await run_call(
         scope,
@@ -105,8 +90,8 @@ async def invoke_function_tool(
         on_crash=policy.on_crash,
     )
     output = decode_value(value_of(envelope))
-    if "custom_data" in envelope:
-        agents_sdk.set_custom_data(context, decode_value(envelope["custom_data"]))
+    agents_sdk.set_custom_data(context, decode_value(envelope.get("custom_data")))
+    scope.shown[context.tool_call_id] = Shown(output=output, text=envelope.get("shown"), note=envelope.get("note"))
     return agents_sdk.FunctionToolResult(output, bool(envelope.get("is_sdk_error")))
 
 
@@ -148,8 +133,9 @@ async def run_call(
     )
     reservation = slot.calls.popleft() if slot.calls else scope.reserve()
     envelope = await run_step(segment, reservation, step.name, step.run, max_bytes=2 * segment.max_result_bytes)
-    if not step.has_run:
-        apply_changes(asked.context, envelope.get("context"))
+    make = note_changes if step.has_run else apply_changes
+    at = (scope.turn_of_run, envelope.get("attempt", 1), envelope.get("finished_at") or 0.0)
+    make(asked.context, envelope.get("context"), at=at, newest=segment.context_changes)
     segment.record.tool_calls.append(
         {
             "call_key": key,
@@ -200,10 +186,20 @@ class _CallStep:
             self.has_run = True
             envelope = await self._execute(call)
         envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
-        if self.has_run and (changes := changes_since(before, asked.context)):
-            envelope["context"] = changes
+        if self.has_run:
+            envelope |= self._changes(before)
         events.add({"type": TOOL_FINISHED, "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
         return envelope
+
+    def _changes(self, before: Fingerprint) -> Envelope:
+        """Return what the body has changed in the context, and a note for the model about what was undone."""
+        changes = take_changes(before, self.asked.context)
+        found: Envelope = {"context": changes.recorded} if changes.recorded else {}
+        if changes.lost:
+            lost, run_id = "; ".join(changes.lost.values()), self.scope.segment.run_id
+            log.warning("What the tool %r put into the context was undone: %s. Run %s.", self.asked.tool, lost, run_id)
+            found["note"] = f"{HAS_RUN} What it put into the context was not kept: {lost}."
+        return found
 
     async def _settled(self, call: ToolCall, started_at: float) -> Envelope | None:
         return await settle_or_reserve(
