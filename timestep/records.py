@@ -12,7 +12,14 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
-from timestep.words import APPROVAL, ApprovalKind, ApprovalStatus, RunStatus
+from timestep.words import (  # noqa: F401 - programs take all of them from here
+    APPROVAL,
+    FINISHED,
+    RUN_STATUSES,
+    ApprovalKind,
+    ApprovalStatus,
+    RunStatus,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
