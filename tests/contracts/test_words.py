@@ -36,6 +36,7 @@ OTHER_MEANINGS = {
     "durable/seams/agents_sdk.py": {"tool_call", "timeout"},  # parameters of the SDK's functions
     "durable/seams/dbos_journal.py": {"step"},  # a type of operation of DBOS
     "ids.py": {"copy"},  # the end of an id of a workflow
+    "store/approvals.py": {"approval"},  # an approval, and not a run, that an id names
     "store/tables.py": {"step"},  # a column
 }
 """Where a word means something else, by file."""
