@@ -12,10 +12,10 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
-from timestep.words import (  # noqa: F401 - programs take all of them from here
+from timestep.words import (
     APPROVAL,
-    FINISHED,
-    RUN_STATUSES,
+    FINISHED,  # noqa: F401 # pyright: ignore[reportUnusedImport] - programs take it from here
+    RUN_STATUSES,  # noqa: F401 # pyright: ignore[reportUnusedImport] - as above
     ApprovalKind,
     ApprovalStatus,
     RunStatus,
