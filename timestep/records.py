@@ -12,7 +12,14 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
-from timestep.words import APPROVAL, ApprovalKind, ApprovalStatus, RunStatus
+from timestep.words import (
+    APPROVAL,
+    FINISHED,  # noqa: F401 # pyright: ignore[reportUnusedImport] - programs take it from here
+    RUN_STATUSES,  # noqa: F401 # pyright: ignore[reportUnusedImport] - as above
+    ApprovalKind,
+    ApprovalStatus,
+    RunStatus,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

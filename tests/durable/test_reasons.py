@@ -61,6 +61,6 @@ async def test_a_run_that_raises_an_expiry_of_another_does_not_wait_for_a_decisi
     with pytest.raises(ApprovalExpiredError):
         await run_agent_workflow(failing(ApprovalExpiredError("Late.")), "Go", workflow_id=new_id)
     assert engine.run(new_id)["reason"] == "approval_expired"
-    resume_run(launched_engine().database, launched_engine().client, new_id)
+    resume_run(launched_engine().connector, new_id)
     assert engine.run(new_id)["segment"] == 2
     assert (await wait_run(new_id)).output == "done"
