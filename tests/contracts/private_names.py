@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from package_types import MISSING, PACKAGES, Instance, Value, evaluated, is_foreign, member_of, name_of
+from package_types import MISSING, PACKAGES, Instance, Value, evaluated, is_foreign, member_of, module_of, name_of
+
+CHECKS = ("check", "check_attributes", "check_columns")
+"""Methods of `Release`."""
 
 PRIVATE = re.compile(r"_[a-z]\w*")
 BY_NAME = {
@@ -137,10 +140,12 @@ class Reader(ast.NodeVisitor):
         return _reader_of(path, self.root).names.find(name) if path.is_file() else None
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.names.kinds[node.name] = Ours(node, self.names)
-        outside, self._class = self._class, Ours(node, self.names, is_instance=True)
+        outside, names = self._class, self.names
+        self._class = Ours(node, names, is_instance=True)
+        names.kinds[node.name] = Ours(node, names)
+        self.names = Names(outer=names)
         self.generic_visit(node)
-        self._class = outside
+        self._class, self.names = outside, names
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.names.kinds[node.name] = Ours(node, self.names)
@@ -263,8 +268,10 @@ class Reader(ast.NodeVisitor):
                 self._note(text, text.value, "is a text, of what it is the name is not known")
         if isinstance(function, Value) and is_foreign(function):
             self._keywords(function.value, node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr.startswith("check"):
-            self._checked(node.func.attr, node)
+        match node.func:
+            case ast.Attribute(value=ast.Name(id=release), attr=check) if release.endswith("RELEASE"):
+                if check in CHECKS:
+                    self._checked(check, node)
 
     def _keywords(self, function: Any, node: ast.Call) -> None:
         """Look for the names of arguments that are private, or in a dict that is written out."""
@@ -275,10 +282,10 @@ class Reader(ast.NodeVisitor):
                 self._seen |= {id(key) for key in kind.nodes}
                 given += [(key, key.value) for key in kind.nodes]
         try:
-            parameters = inspect.signature(function).parameters.values()
+            parameters = signature(function).parameters.values()
         except (TypeError, ValueError):
             return
-        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        if any(each.kind is Parameter.VAR_KEYWORD for each in parameters):
             return
         names = {each.name for each in parameters}
         for place, name in given:
@@ -290,19 +297,25 @@ class Reader(ast.NodeVisitor):
         kind, expected = self._kind(node.args[0]), node.args[1]
         if isinstance(expected, ast.Name):
             expected = self.names.find(expected.id)
-        if not isinstance(kind, Value) or kind is MISSING or not isinstance(expected, ast.expr):
+        if kind is MISSING:
             return
-        wanted = ast.literal_eval(expected)
-        if check == "check" and (found := list(inspect.signature(kind.value).parameters)) != wanted:
-            name = f"{kind.value.__module__}.{kind.value.__qualname__}"
-            self._note(node, name, f"it takes {found}, expected {wanted}")
+        if not isinstance(kind, (Value, Instance)) or not isinstance(expected, ast.expr):
+            self._note(node, ast.unparse(node.args[0]), "this check cannot be repeated")
+            return
+        wanted, flags = ast.literal_eval(expected), {each.arg: ast.literal_eval(each.value) for each in node.keywords}
+        if check == "check_attributes":
+            for name in wanted:
+                self._member(kind, name, node)
+            return
+        assert isinstance(kind, Value)
         if check == "check_columns":
-            found = {column.name for column in kind.value.c}
-            differ = (
-                found ^ set(wanted) if any(each.arg == "are_all" for each in node.keywords) else set(wanted) - found
-            )
-            problem = f"its columns differ in {sorted(differ)}" if differ else ""
-            self._note(node, f"the table {kind.value.name}", problem)
+            name, found = f"the table {kind.value.name}", [column.name for column in kind.value.c]
+            fits = set(wanted) == set(found) if flags.get("are_all") else set(wanted) <= set(found)
+        else:
+            name, found = f"{module_of(kind.value)}.{kind.value.__qualname__}", list(signature(kind.value).parameters)
+            fits = wanted == found if flags.get("are_all", True) else set(wanted) <= set(found)
+        if not fits:
+            self._note(node, name, f"it has {found}, expected {sorted(wanted)}")
 
     def _member(self, owner: Any, name: str, node: ast.AST) -> Any:
         """Return what is known of a member of something of the packages; note that it is used."""

@@ -73,7 +73,12 @@ def test_the_names_of_every_form_are_found() -> None:
         (
             "from dbos._schemas.system_database import SystemSchema\n"
             "RELEASE.check_columns(SystemSchema.streams, ['nothing'])",
-            "the table streams: its columns differ in ['nothing']",
+            "the table streams: it has [",
+        ),
+        ("RELEASE.check(nothing, ['self'])", "nothing: this check cannot be repeated"),
+        (
+            "from dbos._context import DBOSContext\nRELEASE.check_attributes(DBOSContext(), ['nothing'])",
+            "dbos._context.DBOSContext.nothing: it is not there",
         ),
     ],
 )

@@ -27,14 +27,14 @@ class Release:
 
     requirement: str
 
-    def check(self, function: Callable[..., Any], parameters: list[str]) -> None:
-        """Refuse a release in which a function takes other parameters.
+    def check(self, function: Callable[..., Any], parameters: list[str], *, are_all: bool = True) -> None:
+        """Refuse a release in which a function takes other parameters, or without `are_all` lacks one of these.
 
         Raises:
             ImportError: it does; the message names both lists and the release to install.
         """
         found = list(inspect.signature(function).parameters)
-        if found != parameters:
+        if found != parameters and (are_all or not set(parameters) <= set(found)):
             raise self._unfit(f"{function.__module__}.{function.__qualname__} takes {found}, expected {parameters}")
 
     def check_attributes(self, thing: object, names: Collection[str]) -> None:
