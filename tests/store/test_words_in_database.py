@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from stored_runs import close_run
 
 from timestep import words
-from timestep.records import Approval, RunRequest
+from timestep.records import Approval
 from timestep.store import migrations
-from timestep.store.approvals import insert_approvals
 from timestep.store.connection import Database, open_database
 from timestep.store.queues import ended_among
-from timestep.store.runs import find_progress, get_stored_run, insert_run, list_runs
+from timestep.store.runs import find_progress, get_stored_run, list_runs
 from timestep.store.tables import metadata, runs
 
 CHECKS = """
@@ -67,12 +67,11 @@ def test_the_checks_are_those_of_the_tables(database: Database) -> None:
     ],
 )
 def test_impossible_words_are_refused(database: Database, change: str) -> None:
-    store_run(database, "r", status="interrupted", reason="approval")
     asked = Approval(
         id="a", run_id="r", segment=1, session_id=None, agent="a", tool="t", call_id="c", arguments="",
         arguments_digest="d",
     )  # fmt: skip
-    database.run_sync(insert_approvals, [asked])
+    close_run(database, "r", approvals=[asked])
     with pytest.raises(IntegrityError, match="check constraint"):
         database.run_sync(lambda connection: connection.execute(sa.text(change)))
 
@@ -115,10 +114,8 @@ def test_a_reason_of_a_newer_executor_is_shown_as_it_is(database: Database) -> N
 
 
 def store_run(database: Database, run_id: str, **fields: Any) -> None:
-    request = RunRequest(run_id=run_id, agent="a", input_items="hi")
-    database.run_sync(insert_run, request, input_digest="d", queue=None)
-    change = sa.update(runs).where(runs.c.id == run_id).values(fields)
-    database.run_sync(lambda connection: connection.execute(change))
+    given = {"id": run_id, "agent": "a", "input": "hi", "input_digest": "d", "options": {}} | fields
+    database.run_sync(lambda connection: connection.execute(sa.insert(runs).values(given)))
 
 
 def words_of(condition: str) -> list[str]:
