@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,7 +65,7 @@ def wait_until(claim: Callable[[], Any], what: str) -> Any:
 
 
 @contextmanager
-def served(environment: dict[str, str], log: Path, *options: str) -> Iterator[httpx2.Client]:
+def served(environment: dict[str, str], log: Path, *options: str) -> Generator[httpx2.Client]:
     """Serve the application for the time of a `with`; its value asks it."""
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_app:app", "--port", "0", *options]
     with log.open("w") as output:

@@ -13,8 +13,17 @@ from agents import Agent, OpenAIResponsesModel, function_tool
 from keep_alive_server import KeepAliveServer
 from openai import AsyncOpenAI
 
-from timestep import approve, home_loop, queue_agent_workflow, register_agents, run_agent_workflow, wait_run
+from timestep import (
+    approve,
+    event_loops,
+    home_loop,
+    queue_agent_workflow,
+    register_agents,
+    run_agent_workflow,
+    wait_run,
+)
 from timestep.durable.process.gate import gate
+from timestep.durable.process.registered_agents import forget_agents
 from timestep.durable.seams import dbos_sdk
 from timestep.errors import UnsupportedError
 from timestep.runtime import chores
@@ -68,10 +77,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent[None]]:
     register_agents(agent)
     yield agent
     calls.may_end = True
-
-
-left_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""For a test whose loop is closed over open connections, which nobody can close then."""
 
 
 async def becomes(claim: Callable[[], Any]) -> None:
@@ -235,7 +240,6 @@ def test_a_run_under_which_homes_end_again_and_again_comes_to_its_end(
     assert len(calls.loops) == 3
 
 
-@left_open
 @pytest.mark.parametrize("is_queued", [True, False], ids=["queued", "started"])
 def test_a_loop_that_is_closed_without_a_word(
     desk: Agent[None], new_id: str, engine: Any, until: Until, is_queued: bool
@@ -248,6 +252,8 @@ def test_a_loop_that_is_closed_without_a_word(
         else:
             tasks.append(asyncio.ensure_future(run_agent_workflow(desk, "call linger", workflow_id=new_id)))
         await becomes(lambda: calls.loops)
+        if (closing := event_loops.close_here()) is not None:  # nobody could close the connection later
+            await closing
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(leave())
@@ -255,8 +261,6 @@ def test_a_loop_that_is_closed_without_a_word(
     until(lambda: len(calls.loops) == 2, "the tool runs again")
     calls.may_end = True
     engine.wait_for_status(new_id, "succeeded")
-    tasks.clear()
-    gc.collect()
 
 
 def test_a_loop_that_is_paused(desk: Agent[None], new_id: str, engine: Any, until: Until) -> None:
@@ -297,7 +301,7 @@ async def test_a_blocked_home_keeps_its_lock(
     assert engine.run(new_id)["attempt"] == 1
 
 
-@left_open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its connection is never closed
 def test_a_client_of_the_program_s_own_over_two_loops_is_explained(models: KeepAliveServer) -> None:
     model = OpenAIResponsesModel("gpt-4.1", AsyncOpenAI(base_url=f"{models.url}/v1", api_key="none"))
     agent = Agent[None](name="own", model=model)
@@ -305,6 +309,7 @@ def test_a_client_of_the_program_s_own_over_two_loops_is_explained(models: KeepA
     with pytest.raises(UnsupportedError, match="another event loop"):
         asyncio.run(run_agent_workflow(agent, "Hello"))
     del agent, model
+    forget_agents()
     gc.collect()
 
 

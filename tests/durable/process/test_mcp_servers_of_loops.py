@@ -15,7 +15,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 
 from timestep import run_agent_workflow
 
-SERVER = Path(__file__).resolve().parents[1] / "mcp_desk.py"
+SERVER = Path(__file__).resolve().parents[1] / "steps" / "mcp_desk.py"
 
 pytestmark = pytest.mark.usefixtures("engine")
 
