@@ -20,6 +20,7 @@ SEAMS = [
     "durable/seams/dbos_sdk.py",
     "durable/seams/dbos_speed.py",
     "durable/seams/run_state.py",
+    "durable/seams/tool_outputs.py",
     "models/clients.py",
 ]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]

@@ -34,6 +34,7 @@ OTHER_MEANINGS = {
     "client/events.py": {"step"},  # a field of the events
     "client/trace.py": {"step"},  # a node of the trace
     "durable/seams/agents_sdk.py": {"tool_call", "timeout"},  # parameters of the SDK's functions
+    "durable/seams/tool_outputs.py": {"tool_call"},
     "durable/seams/dbos_speed.py": {"step"},  # a type of operation of DBOS
     "ids.py": {"copy"},  # the end of an id of a workflow
     "store/tables.py": {"step"},  # a column
