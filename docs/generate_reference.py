@@ -6,19 +6,17 @@ python docs/generate_reference.py [--check]
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from timestep import cli, errors, settings
+from timestep import cli, errors, settings, words
 from timestep.cli.errors import EXIT_CODE_MEANINGS, exit_code_of
 
 FOLDER = Path(__file__).parent / "reference"
-PACKAGE = Path(cli.__file__).parents[1]
 MARK = "<!-- Made by docs/generate_reference.py; do not edit. -->"
 HELP_WIDTH = 100
 
@@ -80,31 +78,15 @@ the same `step`, those of the newest `segment` and `attempt` that wrote any coun
 ones of that step are replaced.** A recorded step writes nothing when it is replayed, so it keeps its events.
 
 `stream_run` applies the rule: what is stored already comes without the events that were replaced. When you have had
-events of an attempt that is replaced later, also before you reconnected, there comes first:
+events of an attempt that is replaced later, also before you reconnected, `restarted` comes first: drop what you had of
+its `step`. With `raw=True`, or `--raw`, every stored event comes and `restarted` does not.
+"""
 
-| type | fields |
-|---|---|
-| `restarted` | `step`, `turn`, `path`, `segment`, `attempt` (the new one), `offset` |
-
-Drop what you had of that `step`. With `raw=True`, or `--raw`, every stored event comes and `restarted` does not.
-
-## Events of a run without a stream
-
-| type | fields |
-|---|---|
-| `step` | `step`, `kind`, `step_id`, `seconds`, `is_error`, `segment`, `attempt`; of a model call `model`, `usage` |
-
-One for each recorded step, numbered by `offset` in the order in which they were completed.
-
-## Events that the reader adds
-
+EVENTS_OF_READER = """
 They are not stored; the run's row says them. Their `offset` is that of the event before them, -1 when there is none.
+"""
 
-| type | fields |
-|---|---|
-| `run_interrupted` | `reason`, `approvals`, `segment` |
-| `run_finished` | `status` (`succeeded`, `failed` or `cancelled`), `reason`, `segment` |
-
+EVENTS_END = """
 Each of `approvals` has `id`, `kind`, `agent`, `tool`, `call_id`, `arguments` and `details`.
 
 After `run_interrupted` the reader waits and goes on with the run; a reader that reconnects meanwhile is told again.
@@ -112,11 +94,33 @@ After `run_interrupted` the reader waits and goes on with the run; a reader that
 """
 
 
+WORDS_INTRODUCTION = """
+The words that are stored in the database and printed as JSON. A program that reads them must take a word that is not on
+this page: a newer release may have written it.
+"""
+
+REASONS_INTRODUCTION = """
+`reason` of a run says why it has its status; one that is queued, running or has succeeded has none. An error that is
+not in the table has the reason `exception`, and its class is in `error.type`.
+"""
+
+KINDS_INTRODUCTION = """
+What a run waits for. `decision` is the word for `timestep.decide`, which takes `rejected` for each kind too;
+[approvals](../how-to/approvals.md) shows how.
+"""
+
+STEPS_INTRODUCTION = """
+The kind of a step is the part of its name after the path and before the first colon. The path is empty at the top,
+`<turn>:<call>/` inside an agent that is used as a tool, and `run<number>/` in a further `Runner.run` of the same place.
+Steps whose names begin with `DBOS.` are those of DBOS.
+"""
+
+
 def cli_page() -> str:
     """Return the help of every command, and the exit codes."""
     parts = ["# Command line", "", MARK, "", "Data goes to stdout, everything else to stderr.", ""]
-    for words, text in _helps(cli.command, ("timestep",)):
-        parts += [f"## {' '.join(words)}", "", "```text", text, "```", ""]
+    for called, text in _helps(cli.command, ("timestep",)):
+        parts += [f"## {' '.join(called)}", "", "```text", text, "```", ""]
     parts += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
     parts += [f"| {int(code)} | {meaning} |" for code, meaning in EXIT_CODE_MEANINGS.items()]
     return "\n".join(parts) + "\n"
@@ -160,21 +164,52 @@ def errors_page() -> str:
 
 
 def events_page() -> str:
-    """Return the types of live events with their fields, as the engine writes them, and the rule for attempts."""
-    found: dict[str, set[str]] = {}
-    for path in sorted((PACKAGE / "durable").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add":
-                for kind, fields in _events_of(node):
-                    found.setdefault(kind, set()).update(fields)
-    parts = ["# Events", "", MARK, "", *EVENTS_INTRODUCTION.strip().splitlines(), ""]
-    parts += ["| type | fields |", "|---|---|"]
-    parts += [f"| `{kind}` | {', '.join(f'`{field}`' for field in sorted(found[kind]))} |" for kind in sorted(found)]
-    parts += ["", *EVENTS_RULES.strip().splitlines()]
+    """Return the types of events with their fields, by where they come from, and the rule for attempts."""
+    parts = ["# Events", "", MARK, "", *EVENTS_INTRODUCTION.strip().splitlines(), "", *_events("step"), ""]
+    parts += [
+        *EVENTS_RULES.strip().splitlines(),
+        "",
+        "## Events of a run without a stream",
+        "",
+        *_events("journal"),
+        "",
+    ]
+    parts += ["One for each recorded step, numbered by `offset` in the order in which they were completed.", ""]
+    parts += ["## Events that the reader adds", "", *EVENTS_OF_READER.strip().splitlines(), "", *_events("reader"), ""]
+    return "\n".join([*parts, *EVENTS_END.strip().splitlines()]) + "\n"
+
+
+def words_page() -> str:
+    """Return statuses, reasons, kinds of approval, kinds of steps and types of calls."""
+    parts = ["# Words", "", MARK, "", *WORDS_INTRODUCTION.strip().splitlines(), "", "## Statuses", ""]
+    parts += [
+        f"A run is {_listed(words.RUN_STATUSES)}; [runs and segments](../concepts/runs-and-segments.md) says when."
+    ]
+    parts += [f"An approval is {_listed(words.APPROVAL_STATUSES)}.", "", "## Reasons", ""]
+    parts += [*REASONS_INTRODUCTION.strip().splitlines(), "", "| reason | of a run that is | says | error |"]
+    parts += ["|---|---|---|---|"]
+    for reason in words.REASONS:
+        classes = ", ".join(f"`{error.rpartition('.')[2]}`" for error in reason.errors)
+        parts.append(f"| `{reason.word}` | {words.listed(reason.statuses)} | {reason.meaning} | {classes} |")
+    parts += ["", "## Kinds of approval", "", *KINDS_INTRODUCTION.strip().splitlines(), ""]
+    parts += ["| kind | reason of the run | decision | decided with | a rejection |", "|---|---|---|---|---|"]
+    for kind in words.KINDS_OF_APPROVAL:
+        end = f"fails the run: `{kind.failure.error}`" if kind.failure is not None else "is told to the model"
+        parts.append(f"| `{kind.word}` | `{kind.reason}` | `{kind.decision}` | `{kind.verb}` | {end} |")
+    parts += ["", "## Kinds of steps", "", *STEPS_INTRODUCTION.strip().splitlines(), "", "| kind | name | records |"]
+    parts += ["|---|---|---|"]
+    parts += [f"| `{step.word}` | `{step.pattern}` | {step.meaning} |" for step in words.STEP_KINDS]
+    parts += ["", "## Types of calls", "", f"Executed here: {_listed(each.word for each in words.CALL_TYPES)}."]
     return "\n".join(parts) + "\n"
 
 
-PAGES = {"cli.md": cli_page, "settings.md": settings_page, "errors.md": errors_page, "events.md": events_page}
+PAGES = {
+    "cli.md": cli_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "events.md": events_page,
+    "words.md": words_page,
+}
 
 
 def main() -> int:
@@ -195,27 +230,30 @@ def main() -> int:
 
 
 def _helps(
-    command: click.Command, words: tuple[str, ...], parent: click.Context | None = None
+    command: click.Command, called: tuple[str, ...], parent: click.Context | None = None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     context = click.Context(
-        command, info_name=words[-1], parent=parent, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH
+        command, info_name=called[-1], parent=parent, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH
     )
-    yield words, command.get_help(context)
+    yield called, command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             if found is not None:
-                yield from _helps(found, (*words, name), context)
+                yield from _helps(found, (*called, name), context)
 
 
-def _events_of(call: ast.Call) -> Iterator[tuple[str, list[str]]]:
-    for argument in call.args:
-        if isinstance(argument, ast.Dict):
-            fields = {key.value: value for key, value in zip(argument.keys, argument.values, strict=True)
-                      if isinstance(key, ast.Constant)}  # fmt: skip
-            kind = fields.pop("type", None)
-            if isinstance(kind, ast.Constant):
-                yield str(kind.value), [str(name) for name in fields]
+def _events(source: str) -> list[str]:
+    rows = [
+        f"| `{each.word}` | {', '.join(f'`{field}`' for field in each.fields)} | {each.meaning} |"
+        for each in words.EVENT_TYPES
+        if each.source == source
+    ]
+    return ["| type | fields | says |", "|---|---|---|", *rows]
+
+
+def _listed(shown: Iterable[str]) -> str:
+    return words.listed(f"`{word}`" for word in shown)
 
 
 def _plain(value: object) -> str:

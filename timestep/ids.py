@@ -23,7 +23,6 @@ DEFAULT_QUEUE = "timestep_agent_queue"
 SEGMENT_QUEUE = "timestep_segments"
 STREAM_KEY = "events"
 STEP_CLOSE_STREAM = "DBOS.closeStream"
-STEP_SESSION_WRITE = "session_write"
 """The name under which DBOS records that a stream is closed."""
 
 SEGMENT_MARK = "~"

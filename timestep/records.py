@@ -12,10 +12,14 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from timestep.errors import InvalidInputError
-
-RunStatus = Literal["queued", "running", "interrupted", "succeeded", "failed", "cancelled"]
-RUN_STATUSES: tuple[RunStatus, ...] = ("queued", "running", "interrupted", "succeeded", "failed", "cancelled")
-FINISHED: frozenset[RunStatus] = frozenset(("succeeded", "failed", "cancelled"))
+from timestep.words import (
+    APPROVAL,
+    FINISHED,  # noqa: F401 # pyright: ignore[reportUnusedImport] - programs take it from here
+    RUN_STATUSES,  # noqa: F401 # pyright: ignore[reportUnusedImport] - as above
+    ApprovalKind,
+    ApprovalStatus,
+    RunStatus,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +206,6 @@ class RunLimits:
 
 LIMITS = ("max_turns", "max_tool_calls", "max_tokens", "max_cost_micro_usd", "max_seconds")
 
-ApprovalKind = Literal["approval", "question", "outcome_unknown", "limit"]
-ApprovalStatus = Literal["open", "approved", "rejected", "answered", "expired"]
 OnExpiry = Literal["reject", "fail"]
 
 
@@ -221,7 +223,7 @@ class Approval:
     run_id: str
     segment: int
     place: int = 0
-    kind: ApprovalKind = "approval"
+    kind: ApprovalKind = APPROVAL
     session_id: str | None
     agent: str
     tool: str

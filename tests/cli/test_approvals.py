@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import subprocess
 import sys
@@ -15,13 +13,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from command_line import Shop
+from command_line import LIMIT_SECONDS, Ended, Shop, worker
 from stored_runs import close_run
-from test_worker import LIMIT_SECONDS, worker
 
 from timestep import cli
 from timestep.records import Approval
-from timestep.settings import reset_settings
 from timestep.store.approvals import find_approval
 from timestep.store.connection import Database, open_database
 from timestep.store.runs import get_stored_run
@@ -41,27 +37,15 @@ LIMIT = {
 
 
 @dataclass
-class Ended:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@dataclass
 class Desk:
-    """The command line in this process, on the shop's database, and the rows below it."""
+    """The command line on the shop's database, and the rows below it."""
 
     database: Database
+    shop: Shop
 
     def call(self, *words: str) -> Ended:
-        """Run `timestep WORDS...` here."""
-        out, err = io.StringIO(), io.StringIO()
-        reset_settings()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run_command_line(words)
-        return Ended(int(code), out.getvalue(), err.getvalue())
+        """Run `timestep WORDS...`."""
+        return self.shop.call(*words, variables={"LOGNAME": "ann"})
 
     def waiting(self, run_id: str, *calls: dict[str, Any], **run: Any) -> list[str]:
         """Store a run that waits for these calls and return the approval ids."""
@@ -96,24 +80,19 @@ def _asked(run_id: str, place: int, call: dict[str, Any]) -> Approval:
 @pytest.fixture(scope="module")
 def database(shop_of_module: Shop) -> Iterator[Database]:
     assert shop_of_module.call("approvals", "list").returncode == 0  # the first command makes the tables
-    database = open_database(shop_of_module.server.url("shop"), application="test")
+    database = open_database(shop_of_module.server.url(shop_of_module.database), application="test")
     yield database
     database.close()
 
 
 @pytest.fixture
-def desk(database: Database, shop_of_module: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(database: Database, shop_of_module: Shop) -> Desk:
     """A desk where nothing waits yet."""
-    for name, value in shop_of_module.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PG_CONNECTION_URI", shop_of_module.server.url("shop"))
-    monkeypatch.setenv("LOGNAME", "ann")
-    desk = Desk(database)
+    desk = Desk(database, shop_of_module)
     for table in (approvals, runs):
         desk.execute(sa.delete(table))
     desk.execute(sa.text("delete from dbos.workflow_status"))
-    yield desk
-    reset_settings()
+    return desk
 
 
 @pytest.mark.slow

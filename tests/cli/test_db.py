@@ -7,18 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from command_line import Ended, Timestep, run_process
 
 from timestep import cli
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.settings import local_server
 from timestep.settings.local_server import find_local_database
-
-Timestep = Callable[..., subprocess.CompletedProcess[str]]
 
 REPOSITORY = Path(cli.__file__).parents[2]
 NOBODY_HOME = {"PG_CONNECTION_URI": "postgresql://ann:secret@127.0.0.1:1/shop"}
@@ -91,11 +90,14 @@ def test_migrate_makes_both_schemas_and_may_be_repeated(timestep_command: Timest
 
 
 def test_psql_opens_the_database_and_passes_arguments_and_exit_code_on(
-    timestep_command: Timestep, server: EmbeddedPostgres
+    environment: dict[str, str], server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    run = timestep_command("db", "psql", "-At", "--quiet", "-c", "select current_database()")
+    def psql(*words: str) -> Ended:
+        return run_process("db", "psql", *words, folder=tmp_path, environment=environment)
+
+    run = psql("-At", "--quiet", "-c", "select current_database()")
     assert (run.returncode, run.stdout, run.stderr) == (0, "test-shop\n", "")
-    assert timestep_command("db", "psql", "-c", "select nonsense").returncode == 1
+    assert psql("-c", "select nonsense").returncode == 1
     assert server.status().state == "stopped"
 
 
@@ -122,7 +124,7 @@ def test_a_configured_database_that_does_not_answer_ends_with_6(timestep_command
 
 
 def test_a_configured_database_is_used_by_url_status_migrate_and_psql(
-    timestep_command: Timestep, own_server: EmbeddedPostgres, tmp_path: Path
+    timestep_command: Timestep, environment: dict[str, str], own_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     own_server.ensure_database("own")
     variables = {"PG_CONNECTION_URI": own_server.url("own").replace("postgresql:", "postgres:")}
@@ -135,12 +137,13 @@ def test_a_configured_database_is_used_by_url_status_migrate_and_psql(
     )
     assert timestep_command("db", "migrate", variables=variables).returncode == 0
     query = "select count(*) from timestep.runs"
-    assert timestep_command("db", "psql", "-Atc", query, variables=variables).stdout == "0\n"
+    psql = run_process("db", "psql", "-Atc", query, folder=tmp_path, environment=environment | variables)
+    assert psql.stdout == "0\n"
     assert not (tmp_path / "data" / "postgres").exists()
 
 
 def test_a_password_is_not_on_the_command_line_of_psql(
-    timestep_command: Timestep, own_server: EmbeddedPostgres, tmp_path: Path
+    environment: dict[str, str], own_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     own_server.ensure_database("own")
     fake = tmp_path / "bin" / "psql"
@@ -149,7 +152,8 @@ def test_a_password_is_not_on_the_command_line_of_psql(
     fake.chmod(0o755)
     url = own_server.url("own").replace("postgres@", "postgres:secret%40@")
     path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
-    run = timestep_command("db", "psql", "--more", variables={"PG_CONNECTION_URI": url, "PATH": path})
+    environment |= {"PG_CONNECTION_URI": url, "PATH": path}
+    run = run_process("db", "psql", "--more", folder=tmp_path, environment=environment)
     arguments, password = run.stdout.splitlines()
     assert password == "password: secret@"
     assert "secret" not in arguments
@@ -227,10 +231,3 @@ def test_a_local_server_is_used_when_it_lets_the_user_into_the_database(
     assert found.source == "local server on port 5432"
     with psycopg.connect(found.url or "") as connection:
         assert connection.execute("select current_database()").fetchone() == ("timestep",)
-
-
-def test_no_local_server_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_server, "_tcp_answers", lambda port: False)
-    (tmp_path / ".s.PGSQL.5432").touch()
-    found = find_local_database(folders=(str(tmp_path), str(tmp_path / "none")))
-    assert (found.url, found.source, found.problem) == (None, "embedded server", None)

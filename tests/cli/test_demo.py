@@ -14,6 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 
 from timestep.cli.demo import models
 from timestep.cli.demo.proof import Count, Kill, count_calls
@@ -72,6 +73,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def call(folder: Path, variables: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
     return subprocess.run(
         [sys.executable, "-P", *words],
         cwd=folder,
@@ -95,11 +97,12 @@ def test_a_demo_in_an_empty_folder_counts_what_was_made(empty: Path, variables: 
         assert (count["needed"], count["finished_again"]) == (7, 0)
         assert count["made"] == 7 + count["under_way"]
     assert list(empty.iterdir()) == []
-    steps = json.loads(call(empty, variables, "-m", "timestep", "runs", "steps", told["run_id"], "--json").stdout)
+    steps = json.loads(run_here("runs", "steps", told["run_id"], "--json", folder=empty, environment=variables).stdout)
     assert [step["kind"] for step in steps].count("tool_call") == 7
     assert [step["kind"] for step in steps].count("model_turn") == 7
 
 
+@pytest.mark.long
 def test_without_a_terminal_it_tells_line_by_line_and_shows_the_table_at_the_end(
     empty: Path, variables: dict[str, str]
 ) -> None:
@@ -116,6 +119,7 @@ def test_without_a_terminal_it_tells_line_by_line_and_shows_the_table_at_the_end
     assert "1 kill, and nothing that had finished was done again." in lines[-2]
 
 
+@pytest.mark.long
 def test_a_finished_step_that_is_done_again_ends_with_1(empty: Path, variables: dict[str, str]) -> None:
     run = call(empty, variables, "-c", REPEATING)
     assert run.returncode == 1, run.stderr
@@ -152,10 +156,11 @@ def test_on_a_terminal_the_table_is_drawn_in_place(empty: Path, variables: dict[
 
 @pytest.mark.parametrize("words", [["--kills", "many"], ["--kills", "-1"], ["--seed", "x"], ["--model", "x"], ["more"]])
 def test_wrong_arguments_end_with_2(empty: Path, variables: dict[str, str], words: list[str]) -> None:
-    run = call(empty, variables, "-m", "timestep", "demo", *words)
+    run = run_here("demo", *words, folder=empty, environment=variables)
     assert (run.returncode, run.stdout) == (2, "")
 
 
+@pytest.mark.long
 def test_a_process_that_fails_by_itself_is_told_with_its_last_line(empty: Path, variables: dict[str, str]) -> None:
     broken = variables | {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": "not a url"}
     run = call(empty, broken, "-m", "timestep", "demo", "--json")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Ended, Timestep
 
 from timestep.cli import doctor
 from timestep.embedded_postgres import EmbeddedPostgres
 from timestep.store.connection import Database, open_database
 from timestep.store.executors import LOCK_PREFIX, ExecutorRow, insert_executor
-from timestep.store.migrations import migrate
-
-Timestep = Callable[..., subprocess.CompletedProcess[str]]
+from timestep.store.migrations import HEAD_REVISION, migrate
 
 REPOSITORY = Path(doctor.__file__).parents[2]
 NOBODY_HOME = "postgresql://ann:secret@127.0.0.1:1/shop"
@@ -43,7 +41,7 @@ def database(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterat
     database.close()
 
 
-def report(run: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+def report(run: Ended) -> dict[str, dict[str, Any]]:
     loaded = json.loads(run.stdout)
     return {one["name"]: one for one in (*loaded["settings"], *loaded["checks"])}
 
@@ -123,7 +121,7 @@ def test_a_migrated_database_shows_its_revision_and_executors(timestep_command: 
         run = timestep_command("doctor", "--json", variables={"PG_CONNECTION_URI": database.url})
     assert run.returncode == 0
     lines = report(run)
-    assert lines["schema timestep"]["detail"] == "revision 0006"
+    assert lines["schema timestep"]["detail"] == f"revision {HEAD_REVISION}"
     assert lines["executors"]["detail"] == "1: executor-7 on kitchen"
     assert lines["database"]["detail"].startswith("running, Postgres 18")
 

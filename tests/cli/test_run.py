@@ -6,20 +6,13 @@ import json
 import re
 import signal
 from dataclasses import fields
-from typing import Any
 
 import pytest
 from command_line import Shop
 
-from timestep.cli.find_agents import is_reference
-from timestep.cli.runs.follow import AnswerPrinter
 from timestep.records import Run
 
 TURN = r"turn {}  model tiny-1  \d+\.\d s  1,234 tok"
-
-
-def event(kind: str, turn: int, attempt: str = "1.0", path: str = "", **more: Any) -> dict[str, Any]:
-    return {"type": kind, "turn": turn, "attempt": attempt, "path": path, **more}
 
 
 def test_the_answer_goes_to_stdout_and_a_line_a_turn_to_stderr(shop: Shop) -> None:
@@ -103,7 +96,7 @@ def test_after_ctrl_c_the_run_is_in_postgres_and_goes_on_without_repeating_a_fin
 
 
 def test_a_wait_that_is_over_leaves_the_run_as_ctrl_c_does(shop: Shop) -> None:
-    run = shop.call("run", "order 99", "--agent", "shop:support", "--id", "patience", "--wait", "1")
+    run = shop.call_process("run", "order 99", "--agent", "shop:support", "--id", "patience", "--wait", "1")
     assert (run.returncode, run.stdout) == (1, "")
     assert "error: The run 'patience' has not ended within 1 s." in run.stderr
     assert shop.call("runs", "cancel", "patience").returncode == 0
@@ -160,59 +153,6 @@ def test_an_empty_text_is_refused(shop: Shop) -> None:
     for text in ("", " \n", "-"):
         run = shop.call("run", text, "--agent", "shop:support")
         assert (run.returncode, run.stderr.splitlines()[0]) == (2, "error: The input is empty.")
-
-
-def test_a_file_named_like_the_sdk_is_found_by_its_path(shop: Shop) -> None:
-    (shop.folder / "agents.py").write_text("from shop import support\n")
-    try:
-        run = shop.call("run", "order 2", "--agent", "agents.py:support")
-    finally:
-        (shop.folder / "agents.py").unlink()
-    assert (run.returncode, run.stdout) == (0, "Your order 2 is on its way.\n"), run.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("a:b", True),
-        ("a.b:c.d", True),
-        ("some/path.py:c", True),
-        ("support", False),
-        ("a b:c", False),
-        ("v2: new", False),
-    ],
-)
-def test_a_reference_is_told_from_a_name(text: str, is_one: bool) -> None:
-    assert is_reference(text) is is_one
-
-
-def test_a_newer_attempt_of_a_turn_starts_its_text_over(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = AnswerPrinter(prints_text=True)
-    for each in (
-        event("text_delta", 1, text="Hel", agent="a"),
-        event("restarted", 1, attempt="2.0", step="model_turn:1:a"),
-        event("text_delta", 1, attempt="2.0", text="Hello", agent="a"),
-        event("restarted", 1, attempt="2.0", step="tool_call:1:t:c"),
-        event("restarted", 1, path="1:call_1/", attempt="2.0", step="1:call_1/model_turn:1:b"),
-        event("restarted", 1, attempt="10.0", step="model_turn:1:a"),
-        event("text_delta", 1, attempt="10.0", text="Hello there", agent="a"),
-        event("text_delta", 1, path="1:call_1/", text="inner", agent="b"),
-    ):
-        printer.show(each)
-    printer.end()
-    printed = capsys.readouterr()
-    assert printed.out == "Hel\nHello\nHello there\n"
-    assert printed.err == "turn 1 starts over: its answer above was not finished\n" * 2
-    assert printer.has_answer
-
-
-def test_a_turn_of_a_sub_agent_says_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
-    used = {"input_tokens": 1, "output_tokens": 2}
-    printer = AnswerPrinter(prints_text=True)
-    printer.show(event("turn_finished", 2, path="3:c/", agent="guide", model=None, seconds=0.25, usage=used))
-    printer.show(event("tool_started", 3, tool="t", call_id="c", arguments="{}"))
-    printer.show({"type": "run_finished", "status": "succeeded", "segment": 1, "offset": 3})
-    assert capsys.readouterr().err == "  turn 2  model -  0.2 s  3 tok  guide, inside turn 3\n"
 
 
 def wait_for_body(shop: Shop, line: str) -> None:

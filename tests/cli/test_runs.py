@@ -7,12 +7,9 @@ import json
 import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +17,7 @@ import psycopg
 import pytest
 from command_line import Shop
 
-from timestep.client.trace import Node, trace_of, turns_of
-from timestep.records import Run, Step, TokenUsage
-
-START = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def stored(shop_of_module: Shop) -> Iterator[Shop]:
-    """The shop with runs of every kind."""
-    for words in (
-        ("order 43", "--agent", "shop:support", "--id", "order-43", "--session", "ann"),
-        ("order 5", "--agent", "shop:desk", "--id", "nested"),
-        ("money back", "--agent", "shop:clerk", "--id", "waiting"),
-        ("hello", "--agent", "shop:broken", "--id", "failing"),
-        ("order 6", "--agent", "support", "--id", "order-6", "--detach"),
-    ):
-        shop_of_module.call("run", *words)
-    yield shop_of_module
-    (shop_of_module.folder / "bodies.txt").unlink(missing_ok=True)
+from timestep.records import Run, Step
 
 
 def test_list_prints_the_newest_first_and_filters(stored: Shop) -> None:
@@ -99,7 +78,7 @@ def test_show_says_what_a_run_waits_for(stored: Shop) -> None:
 
 
 def test_a_run_that_waits_for_a_rate_limit_says_so(stored: Shop) -> None:
-    with stored.server.connect("shop", autocommit=True) as connection:
+    with stored.server.connect(stored.database, autocommit=True) as connection:
         connection.execute(
             "insert into timestep.runs (id, agent, status, input, input_digest, options, waits_for, waits_since) "
             "values ('slowed', 'support', 'running', '\"hi\"', 'd', '{}', 'gpt-4.1', now() - interval '12 s')"
@@ -219,7 +198,7 @@ def test_a_pickle_in_the_journal_is_refused_and_not_loaded(stored: Shop) -> None
     mark = stored.folder / "exploded"
     stored.call("run", "order 1", "--agent", "shop:support", "--id", "pickled")
     text = base64.b64encode(pickle.dumps(Bomb(mark))).decode()
-    with psycopg.connect(stored.server.url("shop")) as connection:
+    with psycopg.connect(stored.server.url(stored.database)) as connection:
         connection.execute(
             "update dbos.operation_outputs set output = %s, serialization = 'py_pickle' "
             "where workflow_uuid = 'pickled' and function_id = 2",
@@ -228,134 +207,6 @@ def test_a_pickle_in_the_journal_is_refused_and_not_loaded(stored: Shop) -> None
     run = stored.call("runs", "steps", "pickled", "--json")
     assert not mark.exists()
     assert text in run.stdout or run.returncode == 1
-
-
-def step(
-    step_id: int, name: str, *, result: Any = None, segment: int = 1, seconds: float = 1, error: Any = None
-) -> Step:
-    kind = name.rpartition("/")[2].partition(":")[0]
-    started = START + timedelta(seconds=step_id)
-    return Step(
-        segment=segment, step_id=step_id, name=name, kind=kind, started_at=started,
-        finished_at=started + timedelta(seconds=seconds), result=result, error=error, attempt=1,
-        usage=TokenUsage(requests=1, input_tokens=10, output_tokens=1) if kind == "model_turn" else None,
-        model="m" if kind == "model_turn" else None,
-    )  # fmt: skip
-
-
-def asks(*calls: tuple[str, str]) -> dict[str, Any]:
-    return {"output": [{"type": "function_call", "name": name, "call_id": call_id} for name, call_id in calls]}
-
-
-def run_of(*, segment: int = 1) -> Run:
-    return Run(
-        run_id="r", agent="a", status="running", reason=None, segment=segment, session_id=None, input_items="hi",
-        output=None, error=None, queue=None, executor_id=None, usage=TokenUsage(), created_at=START, started_at=START,
-        finished_at=None,
-    )  # fmt: skip
-
-
-def outline(nodes: list[Node], depth: int = 0) -> list[str]:
-    return [
-        line
-        for node in nodes
-        for line in (f"{'  ' * depth}{node.kind} {node.name}", *outline(node.children, depth + 1))
-    ]
-
-
-def test_calls_stand_in_the_order_of_the_model_whatever_finished_first() -> None:
-    steps = [
-        step(1, "model_turn:1:a%2Fb", result=asks(("t", "c/1"), ("sub", "c 2"), ("t", "c/1"), ("later", "c3"))),
-        step(3, "tool_call:1:t:c%2F1#2", result="second"),
-        step(2, "tool_call:1:t:c%2F1", error={"type": "ValueError", "message": "no"}),
-        step(4, "1:c%202/model_turn:1:inner", result=asks(("u", "x"))),
-        step(5, "1:c%202/tool_call:1:u:x", result={"a": 1}),
-        step(6, "input_guardrail:1:check"),
-    ]
-    trace = trace_of(run_of(), steps)
-    assert outline(trace) == [
-        "segment 1",
-        "  turn 1",
-        "    model m",
-        "    tool t",
-        "    agent sub",
-        "      turn 1",
-        "        model m",
-        "        tool u",
-        "    tool t",
-        "    call later",
-        "    input_guardrail check",
-    ]
-    calls = trace[0].children[0].children
-    assert [call.detail for call in calls if call.kind == "tool"] == ["error ValueError: no", "second"]
-    assert calls[-2].detail == "not recorded"
-    assert (trace[0].tokens, turns_of(trace)) == (22, 1)
-    assert trace[0].finished_at == START + timedelta(seconds=7)
-
-
-def test_a_segment_shows_only_its_own_steps() -> None:
-    copied = [step(1, "model_turn:1:a", result=asks(("t", "c"))), step(2, "tool_call:1:t:c", result="x")]
-    again = [step(1, "model_turn:1:a", segment=2, result=asks(("t", "c"))), step(2, "tool_call:1:t:c", segment=2)]
-    new = [
-        step(3, "model_turn:2:a", segment=2),
-        step(9, "1:gone/tool_call:1:u:x", segment=2),
-        step(10, "session_write", segment=2),
-    ]
-    trace = trace_of(run_of(segment=2), [*copied, *again, *new])
-    assert outline(trace)[4:] == [
-        "segment 2",
-        "  turn 2",
-        "    model m",
-        "  agent 1:gone",
-        "    turn 1",
-        "      tool u",
-        "  step session_write",
-    ]
-    assert [node.detail for node in trace] == ["ended", "running, 2 steps copied from segment 1"]
-
-
-def test_housekeeping_is_not_shown_unless_it_failed() -> None:
-    steps = [step(1, "DBOS.closeStream"), step(2, "DBOS.sleep", error={"type": "E", "message": "x"})]
-    assert outline(trace_of(run_of(), steps)) == ["segment 1", "  step DBOS.sleep"]
-
-
-def test_tail_prints_a_run_that_has_ended_as_run_did(stored: Shop) -> None:
-    tail = stored.call("runs", "tail", "order-43")
-    assert (tail.returncode, tail.stdout) == (0, "Your order 43 is on its way.\n"), tail.stderr
-    lines = tail.stderr.splitlines()
-    assert lines[0].startswith("turn 1  model tiny-1  ")
-    assert lines[1] == 'turn 1  tool look_up({"order": 43})'
-    failed = stored.call("runs", "tail", "failing")
-    assert (failed.returncode, failed.stdout) == (4, "")
-    assert "error: The run 'failing' failed: ValueError: the model is out of order" in failed.stderr
-    assert stored.call("runs", "tail", "nobody").returncode == 3
-    assert stored.call("runs", "tail", "order-43", "--raw").returncode == 2
-
-
-def test_tail_with_json_prints_a_line_an_event_from_any_offset(stored: Shop) -> None:
-    tail = stored.call("runs", "tail", "order-43", "--json")
-    assert (tail.returncode, tail.stderr) == (0, "")
-    events = [json.loads(line) for line in tail.stdout.splitlines()]
-    assert [event["type"] for event in events if event["type"] != "text_delta"] == [
-        "turn_finished", "tool_started", "tool_finished", "turn_finished", "run_finished",
-    ]  # fmt: skip
-    rest = stored.call("runs", "tail", "order-43", "--json", "--raw", "--from-offset", str(events[1]["offset"]))
-    assert [json.loads(line) for line in rest.stdout.splitlines()] == events[1:]
-    failed = stored.call("runs", "tail", "failing", "--json")
-    assert failed.returncode == 4
-    assert json.loads(failed.stdout.splitlines()[-1])["status"] == "failed"
-
-
-def test_tail_follows_a_run_that_waits_and_ends_quietly_with_ctrl_c(stored: Shop) -> None:
-    with stored.start("runs", "tail", "waiting") as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("turn 1  model tiny-2")
-        assert process.stderr.readline() == (
-            'interrupted (approval), waits for a decision about refund({"order": 7})\n'
-        )
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate()
-    assert (process.returncode, rest) == (130, ("", ""))
 
 
 def test_stranded_runs_are_named_with_the_command_that_mends_it(stored: Shop) -> None:
@@ -377,13 +228,3 @@ def test_stranded_runs_are_named_with_the_command_that_mends_it(stored: Shop) ->
     other = stored.call("runs", "list", "--stranded", "--status", "failed")
     assert (other.returncode, other.stdout) == (2, "")
     assert "--stranded lists the stranded runs of all" in other.stderr
-
-
-def test_executors_that_are_gone_are_listed_as_such(stored: Shop) -> None:
-    listed = stored.call("executors", "list")
-    assert listed.stdout.splitlines()[0].split()[:3] == ["ID", "STATUS", "VERSION"]
-    assert {line.split()[1] for line in listed.stdout.splitlines()[1:]} == {"gone"}
-    found = json.loads(stored.call("executors", "list", "--json").stdout)
-    assert {(each["application_version"], each["is_alive"], each["running"]) for each in found} == {
-        ("shop:1:1", False, 0)
-    }

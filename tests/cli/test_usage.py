@@ -24,7 +24,7 @@ def stored(shop_of_module: Shop) -> Shop:
     """A shop with calls of three days: two with a price, three without one."""
     assert shop_of_module.call("db", "migrate").returncode == 0
     now = datetime.now(UTC)
-    with shop_of_module.server.connect("shop") as connection:
+    with shop_of_module.server.connect(shop_of_module.database) as connection:
         for run, model, cost, days in (
             ("r1", "gpt-4.1", 1_234_567, 0),
             ("r2", "gpt-4.1", 33, 3),

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Generator
 
 import pytest
-from command_line import Shop
-
-LIMIT_SECONDS = 60
-
-
-@contextlib.contextmanager
-def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
-    """A worker that is ready; killed at the end when it lives."""
-    process = shop.start("worker", *modules)
-    assert process.stdout is not None
-    with process:
-        try:
-            process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
-            assert process.ready_line.startswith("ready  "), process.communicate()  # type: ignore[attr-defined]
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+from command_line import LIMIT_SECONDS, Shop, worker
 
 
 def until(shop: Shop, line: str, *, count: int = 1) -> None:
@@ -47,7 +27,7 @@ def test_it_tells_when_it_is_ready_takes_runs_and_ends_with_0_on_sigterm(shop: S
     waiting = shop.call("run", "order 3", "--agent", "support", "--detach").stdout.strip()
     with worker(shop, "shop") as process:
         assert re.fullmatch(
-            r"ready  executor \S+  version shop:\d+:1  agents broken, clerk, closer, desk, support  "
+            rf"ready  executor \S+  version {shop.database}:\d+:1  agents broken, clerk, closer, desk, support  "
             r"queues timestep_agent_queue, timestep_segments\n",
             process.ready_line,  # type: ignore[attr-defined]
         )
@@ -189,7 +169,7 @@ def test_processes_whose_parent_was_killed_end_by_themselves(shop: Shop) -> None
 
 
 def test_processes_that_cannot_start_end_the_parent_with_their_exit_code(shop: Shop) -> None:
-    run = shop.call("worker", "nonsense", "--processes", "2")
+    run = shop.call_process("worker", "nonsense", "--processes", "2")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.count("error: ") == 1
     few = shop.call("worker", "shop", "--processes", "0")

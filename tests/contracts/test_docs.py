@@ -130,7 +130,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_a_page_names_is_there(page: Path) -> None:
-    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     commands = COMMAND.findall(page.read_text(encoding="utf-8"))
     for _, text in blocks(page, "console"):
         commands += SHOWN_COMMAND.findall(text)

@@ -1,44 +1,96 @@
-"""Where Timestep leans on private names of DBOS and of the Agents SDK: in the seams, which check them at import."""
+"""Where Timestep leans on private names of DBOS and of the Agents SDK: in the seams, and each of them is there."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import re
 from pathlib import Path
+
+import pytest
+from private_names import Use, uses_of
 
 import timestep
 
 PACKAGE = Path(timestep.__path__[0])
-SEAMS = {
+REPOSITORY = PACKAGE.parent
+SEAMS = [
     "client/serializer.py",
     "durable/seams/agents_sdk.py",
     "durable/seams/agents_speed.py",
-    "durable/seams/dbos_journal.py",
     "durable/seams/dbos_recovery.py",
     "durable/seams/dbos_sdk.py",
-}
+    "durable/seams/dbos_speed.py",
+    "durable/seams/run_state.py",
+    "durable/seams/tool_outputs.py",
+    "models/clients.py",
+]
+WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
-def test_only_the_seams_import_private_names_of_dbos_and_of_the_agents_sdk() -> None:
-    modules = sorted(PACKAGE.rglob("*.py"))
+def private_uses(module: str) -> list[Use]:
+    """Return the private names of the packages that a module uses; what cannot be told counts, but for plain texts."""
+    found = [use for use in uses_of(PACKAGE / module, REPOSITORY) if use.is_private]
+    return found if module in SEAMS else [use for use in found if "is a text" not in use.problem]
+
+
+def test_only_the_seams_use_private_names_of_dbos_and_of_the_agents_sdk() -> None:
+    modules = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
     assert len(modules) > 50
-    assert {str(path.relative_to(PACKAGE)) for path in modules if any(private_imports(path))} == SEAMS
+    assert {module: uses for module in modules if (uses := private_uses(module)) and module not in SEAMS} == {}
+    assert [module for module in modules if private_uses(module)] == SEAMS
 
 
-def private_imports(path: Path) -> Iterator[str]:
-    """Yield the imports of a module that name something private of DBOS or of the Agents SDK."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            package, *rest = name.split(".")
-            if package in ("dbos", "agents") and any(is_private(part) for part in rest):
-                yield name
+@pytest.mark.parametrize("module", SEAMS)
+def test_every_name_that_a_seam_uses_is_there(module: str) -> None:
+    uses = uses_of(PACKAGE / module, REPOSITORY)
+    assert [f"{module}:{use.line}: {use.name}: {use.problem}" for use in uses if use.problem] == []
 
 
-def is_private(part: str) -> bool:
-    return part == "run_internal" or (part.startswith("_") and not part.endswith("__"))
+def test_the_names_of_every_form_are_found() -> None:
+    """A module, a function, a class's, an instance's, an argument, a text, a key of a dict: one of each."""
+    found = {use.name for module in SEAMS for use in private_uses(module)}
+    assert {
+        "dbos._recovery",
+        "dbos._recovery.recover_pending_workflows",
+        "agents.run_internal.tool_actions.ComputerAction._execute_action_and_capture",
+        "dbos._dbos.StepReservation._step_ctx",
+        "agents.run_state.RunState._context",
+        "agents.result.RunResult(_last_agent=)",
+        "agents.result.RunResult(_conversation_id=)",
+        "ollama.AsyncClient._client",
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("from dbos import _nothing", "dbos._nothing: it is not there"),
+        ("import agents.run_internal.nothing as sdk", "agents.run_internal.nothing: No module named"),
+        ("from dbos import DBOS\ndef of(one: DBOS) -> None:\n    one._nothing()", "dbos._dbos.DBOS._nothing"),
+        ("def of(one) -> None:\n    one._sys_db()", "_sys_db: the type of 'one' is not known"),
+        ("from agents import RunState\nsetattr(RunState, '_nothing', 1)", "agents.run_state.RunState._nothing"),
+        ("from agents import RunResult\nRunResult(_nothing=1)", "agents.result.RunResult(_nothing=)"),
+        ("name = '_current_turn'", "_current_turn: is a text"),
+        ("from agents import RunState\nRELEASE.check(RunState.reject, ['self'])", "agents.run_state.RunState.reject"),
+        (
+            "from dbos._schemas.system_database import SystemSchema\n"
+            "RELEASE.check_columns(SystemSchema.streams, ['nothing'])",
+            "the table streams: it has [",
+        ),
+        ("RELEASE.check(nothing, ['self'])", "nothing: this check cannot be repeated"),
+        (
+            "from dbos._context import DBOSContext\nRELEASE.check_attributes(DBOSContext(), ['nothing'])",
+            "dbos._context.DBOSContext.nothing: it is not there",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there_or_cannot_be_told_is_a_problem(tmp_path: Path, line: str, problem: str) -> None:
+    (tmp_path / "seam.py").write_text(line)
+    [found] = [f"{use.name}: {use.problem}" for use in uses_of(tmp_path / "seam.py", tmp_path) if use.problem]
+    assert found.startswith(problem)
+
+
+def test_the_readme_says_how_many_files_hold_private_names() -> None:
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    [(word, files)] = re.findall(r"Their private names are used in (\w+) files alone: (.*?)\. ", text)
+    assert word == WORDS[len(SEAMS)]
+    assert sorted(re.findall(r"`(\w+\.py)`", files)) == sorted(module.rpartition("/")[2] for module in SEAMS)

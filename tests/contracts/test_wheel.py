@@ -203,6 +203,7 @@ def test_the_sdist_holds_what_the_repository_holds(built: Path, source: Path) ->
     assert {path for path in tracked_files() if (source / path).is_file()} - kept_out - held == set()
 
 
+@pytest.mark.long
 def test_an_installed_timestep_migrates_answers_and_shows_its_demo(installed: Installed) -> None:
     where = installed.call("python", "-c", "import timestep; print(timestep.__path__[0])")
     assert Path(where.strip()).is_relative_to(installed.environment)

@@ -53,6 +53,33 @@ INPUTS: list[Any] = [
 INTERRUPTED = 3
 """Index of the input whose tool needs approval."""
 
+FIRST = ["Hello, Ada.", "Weather: Oslo is sunny", "You are Ada.", "interrupted"]
+SECOND = [
+    "Weather: Paris is sunny",
+    "InputGuardrailTripwireTriggered",
+    "OutputGuardrailTripwireTriggered",
+    "You are Ada.",
+    "One pixel.",
+]
+MESSAGE = ["user", "assistant"]
+CALL = ["function_call", "function_call_output"]
+ITEMS = [
+    *MESSAGE,
+    "user",
+    *CALL,
+    *CALL,
+    "assistant",
+    *MESSAGE,
+    "user",
+    *CALL,
+    "assistant",
+    "user",
+    "user",
+    *MESSAGE,
+    *MESSAGE,
+]
+"""The SDK keeps an input that a guardrail has refused, and nothing that was said about it."""
+
 
 class Listener(Model):
     """Decides from the conversation alone what the front desk or the weather desk says next."""

@@ -12,33 +12,7 @@ from typing import Any
 
 import conversation
 import pytest
-
-FIRST = ["Hello, Ada.", "Weather: Oslo is sunny", "You are Ada.", "interrupted"]
-SECOND = [
-    "Weather: Paris is sunny",
-    "InputGuardrailTripwireTriggered",
-    "OutputGuardrailTripwireTriggered",
-    "You are Ada.",
-    "One pixel.",
-]
-MESSAGE = ["user", "assistant"]
-CALL = ["function_call", "function_call_output"]
-ITEMS = [
-    *MESSAGE,
-    "user",
-    *CALL,
-    *CALL,
-    "assistant",
-    *MESSAGE,
-    "user",
-    *CALL,
-    "assistant",
-    "user",
-    "user",
-    *MESSAGE,
-    *MESSAGE,
-]
-"""The SDK keeps an input that a guardrail has refused, and nothing that was said about it."""
+from conversation import FIRST, ITEMS, SECOND
 
 
 def items_of(engine: Any, session_id: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-HELPERS = ("scripted", "model_server")
+HELPERS = ("scripted", "model_server", "fastapi_app")
 FILES = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in HELPERS)
 
 SAID = {
@@ -94,7 +94,7 @@ def test_an_example_runs_without_a_key_and_shows_what_it_says(path: Path, enviro
         assert words in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_launching_the_same_long_run_again_calls_no_tool(environment: dict[str, str], data_directory: Path) -> None:
     folder = environment | {"TIMESTEP_APP_NAME": "again"}
     path = EXAMPLES / "launch_a_long_run.py"
@@ -104,7 +104,7 @@ def test_launching_the_same_long_run_again_calls_no_tool(environment: dict[str, 
     assert first.splitlines()[-1] == second.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_crash_repeats_no_recorded_tool_and_keeps_the_key_of_the_started_one(environment: dict[str, str]) -> None:
     printed = run(EXAMPLES / "recover_after_a_crash.py", environment).splitlines()
     assert [line.split(": ")[1].split(",")[0] for line in printed if line.startswith("  process")] == [

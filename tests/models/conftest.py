@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,11 @@ import ollama
 import pytest
 from agents import Model
 from aimock_server import serve_aimock
-from hypothesis import settings
 from model_calls import ask, stream
 from ollama_server import OllamaServer
 
 import timestep
 from timestep.durable.process.engine import engine
-from timestep.durable.process.registered_agents import forget_agents
 from timestep.models import ollama_model
 from timestep.models.ollama_model import OllamaModel
 from timestep.models.ollama_provider import OllamaModelProvider
@@ -32,9 +27,6 @@ Json = dict[str, Any]
 _OURS = ("PG_CONNECTION_URI", "TIMESTEP_DB_URL", "DBOS_SYSTEM_DATABASE_URL", "TIMESTEP_MODEL_PROVIDERS",
          "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_API_KEY", "OLLAMA_HOST")  # fmt: skip
 
-settings.register_profile("timestep", database=None, deadline=None)  # the checkout may belong to another user
-settings.load_profile("timestep")
-
 
 @pytest.fixture(autouse=True)
 def _nothing_configured(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
@@ -46,10 +38,8 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
         reset_settings()
     timestep.set_default_model_provider(None)
     ollama_model._told.clear()
-    forget_agents()
     yield
     timestep.set_default_model_provider(None)
-    forget_agents()
     if "launched" not in request.fixturenames:
         reset_settings()
 
@@ -92,36 +82,13 @@ def output(request: pytest.FixtureRequest) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def aimock() -> Iterator[str]:
     """The address of a server of OpenAI's protocols and of Ollama's that nobody here wrote."""
-    with serve_aimock(HERE / "aimock.json") as url:
+    with serve_aimock("aimock.json") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[None]:
+def launched(engine: Any) -> None:
     """The launched engine of this module."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000 else Path("/tmp").resolve()
-    folder = Path(tempfile.mkdtemp(prefix="timestep-models-", dir=place))
-    folder.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in _OURS:
-            patch.delenv(name, raising=False)
-        patch.setenv("TIMESTEP_DATA_DIR", str(folder))
-        patch.setenv("TIMESTEP_PROBE_LOCAL", "0")
-        patch.setenv("TIMESTEP_APP_NAME", "models")
-        patch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")
-        timestep.cleanup_dbos()
-        timestep.configure_dbos()
-        timestep.ensure_dbos_launched()
-        yield
-        timestep.cleanup_dbos()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def new_id() -> str:
-    """A run id of the test's own."""
-    return f"run-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ollama_server import OllamaServer, answer
 
 from timestep import OllamaModel, OllamaModelProvider
 from timestep.errors import ModelNotConfiguredError
-from timestep.models.ollama_call import http_of
+from timestep.models.clients import http_of
 from timestep.models.ollama_provider import CLOUD_URL, LOCAL_URL
 
 KEY = {"OLLAMA_API_KEY": "of-the-environment"}

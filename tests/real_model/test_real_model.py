@@ -13,7 +13,7 @@ import pytest
 from counting_proxy import CountingProxy
 from stories import Stories
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from timestep import MultiModelProvider, run_agent, set_default_model_provider
 from timestep.settings import reset_settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SHORT = ModelSettings(max_tokens=200, temperature=0)
 

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import comparison
+import pytest
 from drill import Child, Drill
 
 CLOSE = ["close before", "close uncommitted", "close after"]
@@ -28,6 +29,7 @@ def name_of(point: str, segment: int = 1) -> str:
     return f"run-{segment}-{point.replace(' ', '-')}"
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_done_twice_wherever_a_process_is_killed(drill: Drill) -> None:
     first = {name_of(point): point for point in CLOSE}
     decided = {name_of(point): point for point in DECIDE}

@@ -11,6 +11,7 @@ import os
 import random
 import time
 
+import pytest
 from chaos import Chaos, problems
 from drill import Drill, wait_until
 from psycopg import OperationalError
@@ -18,6 +19,7 @@ from psycopg import OperationalError
 LIMIT_SECONDS = 300
 
 
+@pytest.mark.long
 def test_no_run_is_lost_or_repeated_whatever_happens_to_executors_and_server(drill: Drill) -> None:
     seed = int(os.environ.get("TIMESTEP_CHAOS_SEED", random.randrange(2**32)))
     print(f"TIMESTEP_CHAOS_SEED={seed}")  # pytest shows it when the test fails

@@ -1,7 +1,7 @@
 """kill -9 at every step boundary, inside every step and around the transactions: nothing recorded runs again.
 
 Each run of a batch is held at a point of its own; when all are there, the process is killed, and started again.
-`TIMESTEP_SWEEP_POINTS` is the number of points, evenly spread; `TIMESTEP_SWEEP_POINTS=all` takes every one of them.
+`make test` takes a few points, evenly spread, `make test-long` every one; `TIMESTEP_SWEEP_POINTS` is another number.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import random
 from collections.abc import Sequence
 
 import comparison
+import pytest
 from comparison import Journal, Reference
 from drill import Drill
 
-DEFAULT_POINTS = "32"
+FEW_POINTS = "8"
 BATCH = 24
 """Runs in one process."""
 
@@ -22,8 +23,12 @@ Kill = tuple[int, dict[str, Journal]]
 """How long the side log was at a kill, and what was recorded of each run."""
 
 
-def test_no_recorded_step_runs_again_wherever_the_executor_is_killed(drill: Drill, reference: Reference) -> None:
-    chosen = _chosen_points(reference.history)
+@pytest.mark.parametrize("points", [FEW_POINTS, pytest.param("all", marks=pytest.mark.long)])
+def test_no_recorded_step_runs_again_wherever_the_executor_is_killed(
+    drill: Drill, reference: Reference, points: str
+) -> None:
+    wanted, every = os.environ.get("TIMESTEP_SWEEP_POINTS", points), comparison.points_of(reference.history)
+    chosen = every if wanted == "all" else comparison.spread(every, int(wanted))
     for first in range(0, len(chosen), BATCH):
         stops = {f"run-{point.replace(' ', '-')}": point for point in chosen[first : first + BATCH]}
         kill = _kill_at(drill, stops)
@@ -31,6 +36,7 @@ def test_no_recorded_step_runs_again_wherever_the_executor_is_killed(drill: Dril
         assert not _problems(drill, list(stops), [kill], reference)
 
 
+@pytest.mark.long
 def test_runs_that_are_killed_again_and_again_end_as_if_they_never_were(drill: Drill, reference: Reference) -> None:
     every = comparison.points_of(reference.history)
     dice = random.Random(7)
@@ -65,12 +71,6 @@ def test_without_reserved_step_ids_the_sweep_fails(drill: Drill, reference: Refe
     drill.start("sweep", runs=list(stops), has_reservation=False).end()
     found = _problems(drill, list(stops), [kill], reference, but=("history",))
     assert "run-close-before" in found  # everything is recorded there, in an order that no replay takes
-
-
-def _chosen_points(history: Journal) -> list[str]:
-    wanted = os.environ.get("TIMESTEP_SWEEP_POINTS", DEFAULT_POINTS)
-    every = comparison.points_of(history)
-    return every if wanted == "all" else comparison.spread(every, int(wanted))
 
 
 def _kill_at(drill: Drill, stops: dict[str, str], *, may_pass: bool = False, **arguments: object) -> Kill:

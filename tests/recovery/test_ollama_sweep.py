@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from drill import Drill
 from timestep.ids import STEP_CLOSE_STREAM
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "models"))  # where the server is installed
 
 from aimock_server import journal_of, serve_aimock  # noqa: E402
 
@@ -53,6 +51,7 @@ def left_by(drill: Drill, run: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_no_finished_turn_is_asked_for_again_wherever_the_executor_is_killed(drill: Drill, url: str) -> None:
     drill.start("sweep", runs=["reference"], ollama_url=url).end()
     reference, history = left_by(drill, "reference"), comparison.journal(drill, "reference")

@@ -22,6 +22,7 @@ def cable(drill: Drill) -> Iterator[Partition]:
         pytest.skip(str(reason))
 
 
+@pytest.mark.needs("ip")
 def test_an_executor_that_was_cut_off_is_fenced_when_it_is_connected_again(drill: Drill, cable: Partition) -> None:
     quick = {"TIMESTEP_TAKEOVER_SECONDS": "1"}
     stops = {"one": "body 2", "two": "recorded 2", "three": "close before"}

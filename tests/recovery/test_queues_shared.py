@@ -82,6 +82,5 @@ def test_three_executors_together_keep_to_a_rate_limit(drill: Drill) -> None:
     starts = [row[0] for row in rows]
     assert len(starts) == len(names)
     assert len({row[1] for row in rows}) > 1, "one at a time, no executor takes them all"
-    assert all(
-        later - earlier > 2000 for earlier, later in zip(starts, itertools.islice(starts, 4, None), strict=False)
-    )
+    gaps = [later - earlier for earlier, later in zip(starts, itertools.islice(starts, 4, None), strict=False)]
+    assert min(gaps) >= 2000, "a start that is as old as the period counts no more"

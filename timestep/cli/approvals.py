@@ -20,7 +20,8 @@ from timestep.cli.output import (
     note,
 )
 from timestep.cli.runs.decide import by_option, take_decision
-from timestep.records import Approval, ApprovalStatus, Run
+from timestep.records import Approval, Run
+from timestep.words import OUTCOME_UNKNOWN, ApprovalStatus, kind_of_approval
 
 _COLOURS: dict[ApprovalStatus, str] = {
     "open": "yellow",
@@ -187,20 +188,21 @@ def _emit_approval(found: Approval, run: Run) -> None:
         ("question", details.get("question")),
         ("choices", ", ".join(map(str, details.get("choices") or ()))),
     ]
-    if found.kind == "limit":
+    about = kind_of_approval(found.kind).about
+    if about == "limits":
         fields += [("limit", f"{details.get('limit')}={details.get('value')}"), ("used", details.get("used"))]
         fields += [("message", details.get("message"))]
-    if found.kind == "outcome_unknown":
+    if found.kind == OUTCOME_UNKNOWN:
         fields += [("key", f"{found.run_id}:{found.call_key}"), ("attempt", details.get("attempt"))]
         fields += [("started", details.get("started_at"))]
-    if found.kind != "limit":
+    if about != "limits":
         fields += [("digest", found.arguments_digest)]
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value not in (None, ""):
             text = str(value)
             emit(f"{name:<{width}}  {coloured(text, _COLOURS[found.status]) if name == 'status' else clean(text)}")
-    if found.kind != "limit":
+    if about != "limits":
         emit("arguments")
         for line in _pretty(found.arguments):
             emit(f"  {line}")

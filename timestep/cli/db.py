@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -49,7 +50,8 @@ def start() -> None:
     _refuse_configured(settings, "start")
     server = embedded_server(settings)
     server.ensure(pin=True)
-    open_settings_database(settings).ensure()
+    with contextlib.closing(open_settings_database(settings)) as database:
+        database.ensure()
     note(f"The embedded Postgres {server.status().version} runs until `timestep db stop`.")
 
 

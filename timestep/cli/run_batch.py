@@ -21,7 +21,8 @@ from timestep.cli.output import emit, emit_json, note, shows_progress
 from timestep.errors import InvalidInputError, TimestepError
 from timestep.ids import check_run_id, check_session_id
 from timestep.inputs import check_item
-from timestep.records import FINISHED, QueuedRun, RunRequest
+from timestep.records import QueuedRun, RunRequest
+from timestep.words import FINISHED
 
 if TYPE_CHECKING:
     from timestep.client.connector import Connector

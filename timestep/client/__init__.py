@@ -1,7 +1,8 @@
 """Every verb on runs, approvals, queues, schedules and sessions for programs that execute nothing.
 
-The command line, the dashboard and `Client` stand on these functions. Nothing here launches DBOS or loads the Agents
-SDK: what executes runs belongs in `durable/`, and rows and SQL belong in `store/`.
+They are synchronous functions of a `Connector`. The command line and the dashboard stand on these functions alone;
+`Client` and the public verbs of `decide.py` run them in threads. Nothing here launches DBOS or loads the Agents SDK:
+what executes runs belongs in `durable/`, and rows and SQL belong in `store/`.
 """
 
 from __future__ import annotations

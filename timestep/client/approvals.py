@@ -24,20 +24,13 @@ from timestep.errors import (
     ApprovalNotWaitingError,
     InvalidInputError,
 )
-from timestep.records import LIMITS, Approval, ApprovalKind, ApprovalStatus, RunLimits
+from timestep.records import LIMITS, Approval, RunLimits
 from timestep.store import approvals as store
 from timestep.store.json_text import dump_json
 from timestep.store.runs import get_stored_run
+from timestep.words import ApprovalKind, ApprovalStatus, kind_of_approval, kinds_decided_by
 
 Outcome = Literal["happened", "did_not_happen", "fail"]
-
-VERBS: dict[ApprovalKind, str] = {
-    "approval": "approve",
-    "question": "answer",
-    "outcome_unknown": "settle",
-    "limit": "raise_limits",
-}
-"""What decides a question of each kind; `reject` refuses them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +63,9 @@ class Decision:
 
 def approval(*, by: str, always: bool = False, arguments_digest: str | None = None) -> Decision:
     """Return the decision that lets a call run; `always` lets every further one of its tool run, too."""
-    return Decision(status="approved", kinds=("approval",), by=by, always=always, arguments_digest=arguments_digest)
+    return Decision(
+        status="approved", kinds=kinds_decided_by("approve"), by=by, always=always, arguments_digest=arguments_digest
+    )
 
 
 def rejection(
@@ -88,7 +83,7 @@ def answer_to_question(text: str, *, by: str) -> Decision:
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise InvalidInputError(f"An answer is text, not {type(text).__name__}: {text!r}.")
-    return Decision(status="answered", kinds=("question",), by=by, answer=text)
+    return Decision(status="answered", kinds=kinds_decided_by("answer"), by=by, answer=text)
 
 
 def settlement(outcome: Outcome, *, by: str, result: Any = None) -> Decision:
@@ -102,13 +97,13 @@ def settlement(outcome: Outcome, *, by: str, result: Any = None) -> Decision:
     dump_json(result)
     found = {"outcome": outcome, "result": result} if outcome == "happened" else {"outcome": outcome}
     status: ApprovalStatus = "rejected" if outcome == "fail" else "answered"
-    return Decision(status=status, kinds=("outcome_unknown",), by=by, answer=found)
+    return Decision(status=status, kinds=kinds_decided_by("settle"), by=by, answer=found)
 
 
 def higher_limits(limits: RunLimits, *, by: str) -> Decision:
     """Return the decision that lets a run go on which has reached a limit; limits that are left out stay."""
     raised = {name: getattr(limits, name) for name in LIMITS if getattr(limits, name) is not None}
-    return Decision(status="answered", kinds=("limit",), by=by, answer={"limits": raised})
+    return Decision(status="answered", kinds=kinds_decided_by("raise_limits"), by=by, answer={"limits": raised})
 
 
 def list_approvals(
@@ -186,7 +181,7 @@ def decide(connector: Connector, asked: Approval, decision: Decision) -> Approva
         ApprovalChangedError: the arguments are not those that were read.
     """
     _check_kind(asked, decision.kinds if asked.status == "open" else ())
-    if asked.kind == "limit" and "limit" in decision.kinds:
+    if kind_of_approval(asked.kind).answer == "limits" and decision.status == "answered":
         _check_raised(asked, decision.answer["limits"])
     return connector.database.run_sync(_decide, asked, decision)
 
@@ -272,7 +267,7 @@ def _check_kind(asked: Approval, kinds: Sequence[ApprovalKind]) -> None:
     if kinds and asked.kind not in kinds:
         raise InvalidInputError(
             f"The {kind_text(asked)} {asked.id} of run {asked.run_id!r} takes another kind of decision.",
-            hint=f"Use `{VERBS[asked.kind]}`, or `reject`.",
+            hint=f"Use `{kind_of_approval(asked.kind).verb}`, or `reject`.",
         )
 
 
@@ -309,7 +304,7 @@ def _raise_refused(made: store.Decided, asked: Approval, *, answer: Any) -> None
             choices = ", ".join(repr(choice) for choice in made.choices or ())
             raise InvalidInputError(f"The answer {answer!r} is none of the choices.", hint=f"Answer one of {choices}.")
         case "not_allowed":
-            _check_kind(asked, ("approval",))
+            _check_kind(asked, kinds_decided_by("approve"))
             raise InvalidInputError(f"{name} is no call that can be approved.")
         case "unknown":
             raise ApprovalNotFoundError(f"{name} is not there.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timestep.records import Approval
+from timestep.words import kind_of_approval
 
 SHORT_ID = 8
 """Characters of an approval id that are printed in tables and hints; any prefix that no other one has is taken."""
@@ -31,26 +32,18 @@ def call_text(approval: Approval) -> str:
 
 def wish(approval: Approval) -> str:
     """Return what a run waits for, such as `an approval of refund({"order": 7})`."""
-    details: dict[str, Any] = approval.details or {}
-    match approval.kind:
-        case "approval":
-            return f"an approval of {call_text(approval)}"
-        case "question":
-            return f"an answer: {question_text(approval)}"
-        case "outcome_unknown":
-            return f"the outcome of {call_text(approval)}, which was started and not recorded"
-        case "limit":
-            return f"a higher limit than {_limit_text(details)}"
+    kind = kind_of_approval(approval.kind)
+    return kind.wish.format(shown=call_text(approval) if kind.about == "call" else summary(approval))
 
 
 def summary(approval: Approval) -> str:
     """Return what is asked on one line: the arguments, the question, or the limit."""
-    match approval.kind:
+    match kind_of_approval(approval.kind).about:
         case "question":
             return question_text(approval)
-        case "limit":
+        case "limits":
             return _limit_text(approval.details or {})
-        case "approval" | "outcome_unknown":
+        case "call":
             return _one_line(approval.arguments)
 
 

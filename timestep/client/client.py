@@ -13,7 +13,6 @@ from timestep.client import approvals, executors, queues, runs, schedules, usage
 from timestep.client.connector import Connector
 from timestep.client.events import stream_events
 from timestep.records import (
-    FINISHED,
     Approval,
     CatchUp,
     Executor,
@@ -22,7 +21,6 @@ from timestep.records import (
     Run,
     RunLimits,
     RunRequest,
-    RunStatus,
     Schedule,
     Step,
     StrandedRun,
@@ -31,6 +29,7 @@ from timestep.records import (
 )
 from timestep.store.connection import Database
 from timestep.store.process_database import open_current_database, open_other_database
+from timestep.words import FINISHED, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")

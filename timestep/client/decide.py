@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from timestep import home_loop
 from timestep.client import approvals
 from timestep.client.approvals import Decision, Outcome
 from timestep.client.connector import Connector
@@ -151,6 +152,7 @@ async def get_approval(approval_id: str, *, database: Database | None = None) ->
 async def _decide(
     database: Database | None, decision: Decision, run_id: str, call_id: str | None, approval_id: str | None
 ) -> Approval:
+    home_loop.enter()
     connector = await _connector(database)
     return await connector.run(approvals.decide_in_run, decision, run_id, call_id, approval_id)
 

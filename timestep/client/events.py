@@ -26,12 +26,13 @@ from timestep.client.connector import Connector
 from timestep.client.runs import POLL_SECONDS, SETTLED, list_segment_steps
 from timestep.errors import InvalidInputError, RunNotFoundError
 from timestep.ids import STREAM_KEY, segment_id
-from timestep.records import FINISHED, Approval, Step
+from timestep.records import Approval, Step
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.connection import Database
 from timestep.store.process_database import open_current_database
 from timestep.store.runs import RunProgress, find_progress
 from timestep.store.stream_segments import FIRST, StreamSegment, list_stream_segments
+from timestep.words import FINISHED, RESTARTED, RUN_FINISHED, RUN_INTERRUPTED, STEP, kind_of_approval
 
 WATCH_SECONDS = 1.0
 """How long a reader waits for an event before it looks whether the run goes on at all."""
@@ -178,7 +179,7 @@ async def _follow(source: _Stream | _Journal, database: Database, run_id: str) -
                     yield None
             source.enter(source.segment + 1)
         elif progress.status in FINISHED:
-            yield [_derived(source, "run_finished", status=progress.status, reason=progress.reason)]
+            yield [_derived(source, RUN_FINISHED, status=progress.status, reason=progress.reason)]
             yield None
             return
         else:
@@ -314,7 +315,7 @@ class _Attempts:
                 continue
             if had and attempt > had:
                 same = ("step", "turn", "path", "segment", "attempt", "offset")
-                taken.append({"type": "restarted", **{name: event[name] for name in same if name in event}})
+                taken.append({"type": RESTARTED, **{name: event[name] for name in same if name in event}})
             self._had[step] = attempt, number
             taken.append(event)
         return taken
@@ -336,12 +337,12 @@ def _marked(events: Sequence[Event]) -> Iterable[Event]:
 
 
 def _interrupted(source: _Stream | _Journal, asked: Sequence[Approval], *, reason: str | None = None) -> Event:
-    """Return the event of an interruption. A run that waits for what its own steps ask has the kind as its reason."""
+    """Return the event of an interruption. Without a reason it is that of the first question."""
     if reason is None:
-        reason = asked[0].kind if asked[0].kind in ("limit", "outcome_unknown") else "approval"
+        reason = kind_of_approval(asked[0].kind).reason
     names = ("id", "kind", "agent", "tool", "call_id", "arguments", "details")
     approvals = [{name: getattr(each, name) for name in names} for each in asked]
-    return _derived(source, "run_interrupted", reason=reason, approvals=approvals)
+    return _derived(source, RUN_INTERRUPTED, reason=reason, approvals=approvals)
 
 
 def _derived(source: _Stream | _Journal, kind: str, **fields: Any) -> Event:
@@ -353,7 +354,7 @@ def _step_event(step: Step) -> Event:
     if step.started_at is not None and step.finished_at is not None:
         seconds = round((step.finished_at - step.started_at).total_seconds(), 3)
     event: Event = {
-        "type": "step",
+        "type": STEP,
         "step": step.name,
         "kind": step.kind,
         "step_id": step.step_id,

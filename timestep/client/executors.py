@@ -11,6 +11,7 @@ from timestep.ids import SEGMENT_QUEUE, segment_id
 from timestep.records import Executor, StrandedRun, WhyStranded
 from timestep.store import executors as store
 from timestep.store.runs import WaitingRun, waiting_runs
+from timestep.words import HISTORY_CHANGED
 
 MOST_RUN_IDS = 100
 """Run ids of one executor that are listed."""
@@ -81,7 +82,7 @@ class _Look:
 
     def stranded(self, run: WaitingRun, workflow: WorkflowStatus | None) -> StrandedRun | None:
         """Return what keeps every live executor from taking a run, None when one has it or can take it."""
-        if run.status == "interrupted" and run.reason == "history_changed":
+        if run.status == "interrupted" and run.reason == HISTORY_CHANGED:
             return self._of_other_code(run)
         if workflow is not None and workflow.status == "PENDING" and workflow.executor_id in self._ids:
             return None

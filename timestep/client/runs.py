@@ -21,18 +21,18 @@ from timestep.errors import RunInputMismatchError, RunNotFoundError, RunStateErr
 from timestep.ids import (
     SEGMENT_QUEUE,
     STEP_CLOSE_STREAM,
-    STEP_SESSION_WRITE,
     copy_id,
     kind_of_step,
     segment_id,
 )
-from timestep.records import Run, RunLimits, RunRequest, RunStatus, Step, TokenUsage
+from timestep.records import Run, RunLimits, RunRequest, Step, TokenUsage
 from timestep.store import runs as store
 from timestep.store.json_text import dump_json
 from timestep.store.queues import SessionPlace, ended_among, find_place
 from timestep.store.run_states import latest_of_run
 from timestep.store.runs import StoredRun
 from timestep.store.segments import enqueue_segment
+from timestep.words import CANCELLED, MODEL_TURN, PARENT_CANCELLED, SESSION_WRITE, TIMEOUT, RunStatus
 
 POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
@@ -129,7 +129,7 @@ async def wait_run(connector: Connector, run_id: str, *, until: Collection[RunSt
         await asyncio.sleep(POLL_SECONDS)
 
 
-def cancel_run(connector: Connector, run_id: str, *, reason: str = "cancelled", children: bool = False) -> Run:
+def cancel_run(connector: Connector, run_id: str, *, reason: str = CANCELLED, children: bool = False) -> Run:
     """Cancel a run: queued and waiting ones at once, a running one at its next step; return it as it was.
 
     With `children` also the runs that it has started, and theirs, all in one transaction; else they go on.
@@ -157,7 +157,7 @@ def _mark_cancelled(
 ) -> tuple[StoredRun | None, list[StoredRun]]:
     before = store.mark_cancelled(connection, run_id, reason=reason)
     below = store.unfinished_children(connection, run_id) if children else []
-    marked = [store.mark_cancelled(connection, each, reason="parent_cancelled") for each in below]
+    marked = [store.mark_cancelled(connection, each, reason=PARENT_CANCELLED) for each in below]
     return before, [each for each in marked if each is not None]
 
 
@@ -186,14 +186,14 @@ def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = Non
         _fork(connector, stored, max_turns=max_turns)
     elif run.status == "cancelled" or is_parked:
         connector.database.run_sync(
-            store.prepare_resume, run_id, restart_clock=run.reason == "timeout", max_turns=max_turns
+            store.prepare_resume, run_id, restart_clock=run.reason == TIMEOUT, max_turns=max_turns
         )
         if not connector.database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
         _resume_workflow(connector, stored)
         for child in connector.database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
             resume_run(connector, child)
-    elif run.status == "failed" and run.reason == "approval_expired":
+    elif run.status == "failed" and connector.database.run_sync(store.has_expired, stored):
         if not connector.database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)
     elif run.status == "failed":
@@ -221,7 +221,7 @@ def _fork(connector: Connector, stored: StoredRun, *, max_turns: int | None) -> 
     """Start a new segment from a copy of the journal of the last one, without the steps that failed at its end."""
     run = stored.run
     connector.database.run_sync(
-        store.prepare_resume, run.run_id, restart_clock=run.reason == "timeout", max_turns=max_turns
+        store.prepare_resume, run.run_id, restart_clock=run.reason == TIMEOUT, max_turns=max_turns
     )
     if stored.session_place is not None:
         connector.database.run_sync(_queue_copy, stored)
@@ -245,7 +245,7 @@ def copy_journal(connector: Connector, run_id: str, number: int) -> str:
     write of a foreign session and the end of the stream.
     """
     source, following = segment_id(run_id, number - 1), segment_id(run_id, number)
-    after = (STEP_SESSION_WRITE, STEP_CLOSE_STREAM)
+    after = (SESSION_WRITE, STEP_CLOSE_STREAM)
     steps = [step for step in connector.dbos.list_workflow_steps(source) if step["function_name"] not in after]
     start = 1
     if steps:
@@ -352,8 +352,8 @@ def _step(segment: int, info: StepInfo) -> Step:
         result=result,
         error=error,
         attempt=envelope.get("attempt", 1),
-        usage=_usage(result) if kind == "model_turn" else None,
-        model=envelope.get("model") if kind == "model_turn" else None,
+        usage=_usage(result) if kind == MODEL_TURN else None,
+        model=envelope.get("model") if kind == MODEL_TURN else None,
     )
 
 

@@ -11,10 +11,9 @@ from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from timestep.records import Run, Step
+from timestep.words import LOCAL_CALLS, MODEL_TURN, STEP_LABELS, STEPS_OF_CALLS, TOOL_CALL
 
 _STEP_NAME = re.compile(r"(?P<path>(?:[^/]+/)*)(?P<kind>[a-z_]+):(?P<turn>\d+):(?P<rest>.*)", re.DOTALL)
-_KINDS = {"model_turn": "model", "tool_call": "tool"}
-_CALLS = ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "computer_call")
 
 HOUSEKEEPING = ("DBOS.",)
 """Beginnings of the names of steps that tell nothing about the run; `timestep runs steps` prints them."""
@@ -146,7 +145,7 @@ class _Segment:
         turn = Node(kind="turn", name=str(number))
         waiting = list(steps)
         for named in steps:
-            if named.kind != "model_turn":
+            if named.kind != MODEL_TURN:
                 continue
             waiting.remove(named)
             turn.detail = unquote(named.rest)
@@ -168,10 +167,10 @@ class _Segment:
         if any(each.startswith(inner) for each in self.scopes):
             return Node(kind="agent", name=name, detail=arguments, children=self._turns(inner))
         for named in waiting:
-            if named.kind in ("tool_call", "handoff") and named.rest.rpartition(":")[2] == key:
+            if named.kind in STEPS_OF_CALLS and named.rest.rpartition(":")[2] == key:
                 waiting.remove(named)
                 node = _node(named)
-                if named.kind == "tool_call" and arguments:
+                if named.kind == TOOL_CALL and arguments:
                     node.detail = f"{arguments} -> {node.detail}"
                 return node
         return Node(kind="call", name=name, detail=f"{arguments} {NOT_RECORDED}".strip())
@@ -188,7 +187,7 @@ def _moment(node: Node) -> float:
 
 def _node(named: _Named) -> Node:
     name = unquote(named.rest.rpartition(":")[0] or named.rest)
-    kind = _KINDS.get(named.kind, named.kind)
+    kind = STEP_LABELS.get(named.kind, named.kind)
     return Node(kind=kind, name=name, step=named.step, detail=_detail(named.step))
 
 
@@ -197,7 +196,7 @@ def _calls(response: Any) -> Iterator[tuple[dict[str, Any], str]]:
     output = response.get("output") if isinstance(response, dict) else None
     counts: dict[str, int] = {}
     for item in cast("list[Any]", output) if isinstance(output, list) else []:
-        if not isinstance(item, dict) or item.get("type") not in _CALLS:
+        if not isinstance(item, dict) or item.get("type") not in LOCAL_CALLS:
             continue
         call = cast("dict[str, Any]", item)
         call_id = str(call.get("call_id") or call.get("id") or "")
@@ -213,7 +212,7 @@ def _arguments(call: dict[str, Any]) -> str:
 def _detail(step: Step) -> str:
     if step.error is not None:
         return f"error {step.error.get('type')}: {step.error.get('message')}"
-    if step.kind == "model_turn":
+    if step.kind == MODEL_TURN:
         return _answer(step.result)
     if step.result is None or isinstance(step.result, str):
         return step.result or ""

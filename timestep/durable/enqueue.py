@@ -8,6 +8,7 @@ from typing import Any
 
 from agents import Agent, RunConfig
 
+from timestep import home_loop
 from timestep.client import queues as desk
 from timestep.client.queues import OnDuplicate, queued_run
 from timestep.durable.handle import RunHandle
@@ -75,6 +76,7 @@ def queue_agent_workflow(
             "A queued run calls no result_processor: it may end in another process.",
             hint="Await `handle.get_result()` and process what it returns.",
         )
+    home_loop.enter()
     entry = entry_of(agent if agent is not None else agent_id)
     given = given_input(input_items)
     if (run_id := continued_run(given, workflow_id=workflow_id, branch=branch)) is not None:

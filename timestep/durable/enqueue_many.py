@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from agents import Agent, RunState
 
+from timestep import home_loop
 from timestep.client.queues import OnDuplicate, enqueue_runs, queued_run
 from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
@@ -51,6 +52,7 @@ def queue_many(
         RunInputMismatchError: an id is known with another input. Runs before it may be stored.
         RunDuplicatedError: another run has a deduplication id. Runs before it may be stored.
     """
+    home_loop.enter()
     checked = [_queued(run, number, {"agent": agent, **shared}) for number, run in enumerate(runs, start=1)]
     if not checked:
         return []

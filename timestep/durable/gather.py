@@ -7,14 +7,15 @@ from typing import Any
 
 from dbos import DBOS
 
+from timestep import home_loop
 from timestep.durable.handle import RunHandle
 from timestep.durable.journal.child_runs import waiting
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result
 from timestep.errors import InvalidInputError, RunNotFoundError
-from timestep.records import FINISHED
 from timestep.store.runs import get_stored_run, statuses_of
+from timestep.words import FINISHED, GATHER_RUNS
 
 GATHER_POLL_SECONDS = 0.25
 """How often to check which runs have ended: one query for all of them."""
@@ -41,6 +42,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
                 f"gather_runs takes handles and run ids, not {type(each).__name__}: {each!r}.",
                 hint="Start the runs with `queue_agent_workflow(...)`, and pass what it returns.",
             )
+    home_loop.enter()
     ensure_engine()
     run_ids = [each.run_id if isinstance(each, RunHandle) else each for each in runs]
 
@@ -48,7 +50,7 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
         return await _wait_for_all(run_ids)
 
     if dbos_sdk.is_in_workflow():
-        ended = await DBOS.run_step_async({"name": "gather_runs"}, wait)
+        ended = await DBOS.run_step_async({"name": GATHER_RUNS}, wait)
     else:
         with waiting():
             ended = await wait()

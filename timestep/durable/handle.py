@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
-from timestep.durable.process.engine import engine
+from timestep import home_loop
+from timestep.durable.process import segment_place
+from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
 from timestep.durable.result import DurableRunResult
-from timestep.durable.start import wait_run
-from timestep.records import RunStatus
+from timestep.durable.start import read_result, wait_run
 from timestep.store.runs import get_stored_run
+from timestep.words import FINISHED, RunStatus
 
 
 class RunHandle:
@@ -58,7 +60,9 @@ class PendingResult:
 
     def _read(self) -> DurableRunResult:
         if self._result is None:
-            self._result = run_in_thread(lambda: asyncio.run(wait_run(self._run_id)))
+            ensure_engine()
+            with home_loop.stepping_aside(segment_place.leave):  # the run may need the loop that this blocks
+                self._result = run_in_thread(lambda: asyncio.run(read_result(self._run_id, until=FINISHED)))
         return self._result
 
 

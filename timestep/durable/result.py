@@ -30,11 +30,11 @@ from timestep.errors import (
     RunTimedOutError,
     UnsupportedError,
 )
-from timestep.records import Approval, RunStatus
+from timestep.records import Approval
 from timestep.run_state.envelope import Snapshot
 from timestep.store.runs import StoredRun
+from timestep.words import TIMEOUT, RunStatus
 
-TIMEOUT = "timeout"
 """Reason of a run that was cancelled because it reached its time limit."""
 
 

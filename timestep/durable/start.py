@@ -12,6 +12,7 @@ from agents import Agent, RunConfig
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
+from timestep import home_loop
 from timestep.client.runs import SETTLED, check_same_input, digest_of, request_fields
 from timestep.client.runs import wait_run as wait_until
 from timestep.durable.journal.child_runs import apart, waiting
@@ -29,10 +30,11 @@ from timestep.durable.states.origin import Given, Input, Origin
 from timestep.durable.states.resume import Continuation, continue_run, resuming, run_left_with_snapshot
 from timestep.errors import InvalidInputError, SnapshotAlreadyResumed
 from timestep.ids import WORKFLOW_AGENT_RUN, run_of_segment, segment_id
-from timestep.records import FINISHED, RunLimits, RunRequest, RunStatus
+from timestep.records import RunLimits, RunRequest
 from timestep.store.approvals import approvals_of_segment
 from timestep.store.run_states import interruption_of_run, latest_of_run
 from timestep.store.runs import StoredRun, find_stored_run, get_stored_run
+from timestep.words import FINISHED, RESUME_RUN, WAIT_RUN, RunStatus
 
 ResultProcessor = Callable[[Any], Awaitable[Any]]
 OnInterruption = Literal["return", "wait", "raise"]
@@ -104,6 +106,7 @@ async def run_agent_workflow(
     ):  # the older order: agent_id, input_items, session_id, stream, workflow_id, timeout
         workflow_id, timeout_seconds = result_processor, state_store if isinstance(state_store, (int, float)) else None
         result_processor, state_store = None, None
+    home_loop.enter()
     entry = entry_of(agent if agent is not None else agent_id)
     check_on_interruption(on_interruption)
     given = given_input(input_items)
@@ -147,6 +150,7 @@ async def wait_run(run_id: str) -> DurableRunResult:
         RunNotFoundError: there is no such run.
         Exception: what the run ended with, as in `run_agent_workflow`.
     """
+    home_loop.enter()
     ensure_engine()
     return await read_result(run_id, until=FINISHED)
 
@@ -161,7 +165,7 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
     connector = engine().connector
     if dbos_sdk.is_in_workflow():
         return await _read_in_workflow(run_id, until)
-    with waiting():
+    with waiting(), home_loop.waiting_for(run_id):
         stored = await wait_until(connector, run_id, until=until)
     return await recorded_result(stored, stored.closed_segment)
 
@@ -220,7 +224,7 @@ async def _continue(entry: RegisteredAgent, given: Given) -> DurableRunResult:
 
     with resuming(given.origin):
         if dbos_sdk.is_in_workflow():
-            going_on = Continuation(**await DBOS.run_step_async({"name": "resume_run"}, decide))
+            going_on = Continuation(**await DBOS.run_step_async({"name": RESUME_RUN}, decide))
         else:
             going_on = Continuation(**await asyncio.to_thread(decide))
         result = None
@@ -233,11 +237,19 @@ async def _continue(entry: RegisteredAgent, given: Given) -> DurableRunResult:
 
 
 async def _execute_segment(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
-    """Execute a segment in this process; return its result, or None when the run's row has to be asked.
+    """Execute a segment at the home of this process; return its result, or None when the run's row has to be asked.
 
     Raises:
-        DBOSWorkflowIDInUseError: the segment has been started before.
+        DBOSWorkflowIDInUseError: the segment has been started before, perhaps in a home that has ended since.
     """
+    with home_loop.waiting_for(run_id):
+        while (place := home_loop.place_of(run_id)) not in (None, asyncio.get_running_loop()):
+            with contextlib.suppress(home_loop.LoopEnded):
+                return await home_loop.run_in(place, lambda: _execute_here(run_id, number, work))
+        return await _execute_here(run_id, number, work)
+
+
+async def _execute_here(run_id: str, number: int, work: dict[str, Any]) -> DurableRunResult | None:
     workflow_id = segment_id(run_id, number)
     with expecting(workflow_id) as outcome:
         with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
@@ -263,7 +275,8 @@ async def _wait_for_close(handle: Any, outcome: asyncio.Future[Any], run_id: str
     closed_workflows.note(workflow_id, here)
     with watching(run_id) as stored:
         await asyncio.wait((here, stored, outcome), return_when=asyncio.FIRST_COMPLETED)
-        if here.done() and isinstance(here.exception(), SnapshotAlreadyResumed):
+        has_ended = here.done() and not here.cancelled()  # cancelled: it was left in the middle, and goes on elsewhere
+        if has_ended and isinstance(here.exception(), SnapshotAlreadyResumed):
             here.result()  # another run was first: there is no row to wait for
         if here.done() and not outcome.done():  # DBOS gave the workflow up, or another executor has it
             await stored
@@ -277,7 +290,7 @@ async def _read_in_workflow(run_id: str, until: Collection[RunStatus]) -> Durabl
         stored = await wait_until(engine().connector, run_id, until=until)
         return {"status": stored.run.status, "segment": stored.closed_segment}
 
-    seen = await DBOS.run_step_async({"name": "wait_run"}, wait)
+    seen = await DBOS.run_step_async({"name": WAIT_RUN}, wait)
     stored = await engine().database.run_until_done(get_stored_run, run_id)
     if seen["status"] == "interrupted":  # whatever became of it since
         run = dataclasses.replace(stored.run, status="interrupted", output=None, error=None)

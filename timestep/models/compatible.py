@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx2
 from agents import Model, ModelProvider, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel
-from openai import AsyncOpenAI, DefaultAsyncHttpx2Client, Omit
+from openai import AsyncOpenAI, Omit
 
 from timestep.errors import ModelNotConfiguredError
+from timestep.models.http_clients import PerLoopClient
 from timestep.models.ollama_provider import OllamaModelProvider
 from timestep.records import ModelServer
 from timestep.settings.urls import mask_url
@@ -91,11 +92,8 @@ class _ChatModel(OpenAIChatCompletionsModel):
 
 @functools.cache
 def _http_client() -> httpx2.AsyncClient:
-    """Return the process's HTTP client for these servers.
-
-    It keeps no idle connections, so it may be used from several event loops, one after the other or at once.
-    """
-    return DefaultAsyncHttpx2Client(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0))
+    """Return the process's HTTP client for these servers."""
+    return PerLoopClient(limits=httpx2.Limits(max_connections=None))
 
 
 def provider_of(prefix: str, server: ModelServer) -> ModelProvider:

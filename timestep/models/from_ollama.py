@@ -19,6 +19,8 @@ from openai.types.responses import (
 from openai.types.responses.response_output_text import Logprob
 from openai.types.responses.response_reasoning_item import Content
 
+from timestep.words import FUNCTION_CALL
+
 Json = Any
 NewId = Callable[[str], str]
 
@@ -89,7 +91,7 @@ def call_item(call: Mapping[str, Json], *, model: str, item_id: str, call_id: st
     return ResponseFunctionToolCall.model_validate(
         {
             "id": item_id,
-            "type": "function_call",
+            "type": FUNCTION_CALL,
             "call_id": call_id,
             "name": str(function.get("name") or ""),
             "arguments": written,

@@ -6,16 +6,17 @@ import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from agents import ModelProvider
 from agents.models.openai_provider import OpenAIProvider
 from openai import AsyncOpenAI, OpenAIError
 
 from timestep.errors import ModelNotConfiguredError, ModelServerUnreachableError, TimestepError
+from timestep.models.clients import client_of, http_of
 from timestep.models.compatible import OpenAICompatibleProvider
 from timestep.models.multi_model import OPENAI, MultiModelProvider
-from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE, http_of
+from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE
 from timestep.models.ollama_provider import CLOUD_SUFFIX, CLOUD_URL, OllamaHost, OllamaModelProvider, own_client
 from timestep.settings import current_model_providers
 
@@ -127,7 +128,7 @@ def _openai_client(provider: OpenAIProvider | OpenAICompatibleProvider) -> Async
         return provider.client()
     found = MultiModelProvider()
     found.openai_provider = provider
-    client: Any = getattr(found.get_model(None), "_client", None)
+    client = client_of(found.get_model(None))
     assert isinstance(client, AsyncOpenAI)
     return client
 
@@ -139,7 +140,7 @@ async def _openai_names(client: AsyncOpenAI, timeout_seconds: float) -> list[str
 
 async def _ollama_names(host: _Host, timeout_seconds: float) -> list[str]:
     assert host.ollama is not None
-    given = getattr(host.provider, "_client", None)
+    given = client_of(host.provider)
     client = given if given is not None else own_client(host.ollama.url, host.ollama.api_key)
     response = await http_of(client).get("/api/tags", timeout=timeout_seconds)
     response.raise_for_status()

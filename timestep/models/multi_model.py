@@ -12,6 +12,8 @@ from agents.models.openai_provider import OpenAIProvider
 from openai import AsyncOpenAI, OpenAIError
 
 from timestep.errors import ModelNotConfiguredError
+from timestep.models import http_clients
+from timestep.models.clients import has_key
 from timestep.models.compatible import provider_of
 from timestep.models.model_chain import SEPARATOR, ModelChain
 from timestep.models.ollama_provider import OllamaModelProvider
@@ -100,6 +102,7 @@ class MultiModelProvider(ModelProvider):
             "organization": openai_organization or None,
             "project": openai_project or None,
         }
+        http_clients.install()
         self._is_key_given = bool(openai_api_key) or openai_client is not None
         if openai_client is not None:
             options = {"openai_client": openai_client}
@@ -160,13 +163,8 @@ class MultiModelProvider(ModelProvider):
         except OpenAIError as error:
             raise _without_key(name) from error
         # The client takes an empty variable for a key, and would send it.
-        if not self._is_key_given and os.environ.get(OPENAI_KEY, "none").strip() == "":
-            client = getattr(model, "_client", None)
-            if (
-                not str(getattr(client, "api_key", "none")).strip()
-                and getattr(client, "_api_key_provider", None) is None
-            ):
-                raise _without_key(name)
+        if not self._is_key_given and os.environ.get(OPENAI_KEY, "none").strip() == "" and not has_key(model):
+            raise _without_key(name)
         return model
 
 

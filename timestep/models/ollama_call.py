@@ -16,11 +16,11 @@ from typing import Any, cast
 
 from timestep.errors import (
     IncompleteModelResponseError,
-    ModelNotConfiguredError,
     ModelNotFoundError,
     ModelProviderError,
     ModelServerUnreachableError,
 )
+from timestep.models.clients import http_of
 from timestep.models.failures import RETRYABLE_STATUS
 
 Json = Any
@@ -29,22 +29,6 @@ KEY_VARIABLE = "OLLAMA_API_KEY"
 CLOUD_NAME = "ollama.com"
 CHAT = "/api/chat"
 NOT_OLLAMA = "Is this an Ollama server? Its base_url ends without a path, such as http://localhost:11434."
-
-
-def http_of(client: Any) -> Any:
-    """Return the HTTP client of an `ollama.AsyncClient`.
-
-    Raises:
-        ModelNotConfiguredError: it is none.
-    """
-    http = getattr(client, "_client", None)
-    if http is None or not hasattr(http, "aclose"):
-        kind = type(client).__name__
-        raise ModelNotConfiguredError(
-            f"ollama_client is a {kind}, not an ollama.AsyncClient of a version that Timestep knows.",
-            hint="Pass `ollama.AsyncClient(host=...)` of ollama>=0.6.",
-        )
-    return http
 
 
 async def ask(client: Any, body: Mapping[str, Json], *, is_given: bool, **options: Any) -> dict[str, Json]:

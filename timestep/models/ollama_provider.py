@@ -11,7 +11,10 @@ from typing import Any
 from agents import Model, ModelProvider
 
 from timestep.errors import ModelNotConfiguredError
-from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE, http_of
+from timestep.event_loops import of_running_loop
+from timestep.models.clients import http_of
+from timestep.models.http_clients import certificates
+from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE
 from timestep.models.ollama_model import OllamaModel
 
 CLOUD_URL = f"https://{CLOUD_NAME}"
@@ -93,13 +96,23 @@ class OllamaModelProvider(ModelProvider):
 
 @functools.lru_cache(maxsize=64)
 def own_client(url: str, api_key: str | None) -> Any:
-    """Return the process's client of a host, with this key or with none.
-
-    It keeps no idle connections, so it may be used from several event loops, one after the other or at once.
+    """Return the process's client of a host, with this key or with none; each event loop has connections of its own.
 
     Raises:
         ModelNotConfiguredError: the package `ollama` is missing, or the address is none.
     """
+    client = _new_client(url, api_key)
+    http = http_of(client)
+
+    async def send(request: Any, **options: Any) -> Any:
+        of_loop = of_running_loop(client, lambda: http_of(_new_client(url, api_key)), lambda made: made.aclose())
+        return await of_loop.send(request, **options)
+
+    http.send = send
+    return client
+
+
+def _new_client(url: str, api_key: str | None) -> Any:
     try:
         import httpx
         import ollama
@@ -118,8 +131,8 @@ def own_client(url: str, api_key: str | None) -> Any:
             host=url,
             headers=headers,
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            verify=url.startswith("https://"),  # else there is nothing to verify, and reading certificates takes long
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            verify=certificates() if url.startswith("https://") else False,  # else there is nothing to verify
+            limits=httpx.Limits(max_connections=None),
         )
     except (ValueError, httpx.InvalidURL) as error:
         raise ModelNotConfiguredError(

@@ -16,13 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from timestep.words import CALL_RESULTS, CUSTOM_TOOL_CALL, FUNCTION_CALL, LOCAL_CALLS
+
 Json = Any
 Message = dict[str, Json]
 
-_CALLS = frozenset(
-    ("function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call", "computer_call")
-)
-_RESULTS = frozenset(f"{kind}_output" for kind in _CALLS)
 _SYSTEM_ROLES = ("system", "developer")
 _TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _READABLE_TYPES = ("text/", "application/json", "application/xml")
@@ -96,9 +94,9 @@ def _add(talk: _Conversation, item: Mapping[str, Json]) -> None:
         _add_message(talk, item)
     elif kind == "reasoning":
         _add_reasoning(talk, item)
-    elif kind in _CALLS:
+    elif kind in LOCAL_CALLS:
         _add_call(talk, item, str(kind))
-    elif kind in _RESULTS:
+    elif kind in CALL_RESULTS:
         _add_result(talk, item)
     else:
         talk.lost.add(str(kind or "unknown item"))
@@ -146,7 +144,7 @@ def _add_call(talk: _Conversation, item: Mapping[str, Json], kind: str) -> None:
 
 def _arguments(item: Mapping[str, Json], kind: str) -> dict[str, Json]:
     """Return the arguments as the object that Ollama takes, whatever the model wrote."""
-    if kind == "function_call":
+    if kind == FUNCTION_CALL:
         given = item.get("arguments")
         if isinstance(given, str):
             try:
@@ -154,7 +152,7 @@ def _arguments(item: Mapping[str, Json], kind: str) -> dict[str, Json]:
             except ValueError:
                 return {"arguments": given}
         return cast("dict[str, Json]", given) if isinstance(given, dict) else {"arguments": given}
-    if kind == "custom_tool_call":
+    if kind == CUSTOM_TOOL_CALL:
         return {"input": item.get("input")}
     found = {key: item[key] for key in ("action", "actions", "operation") if item.get(key) is not None}
     return cast("dict[str, Json]", _plain(found))

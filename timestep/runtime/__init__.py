@@ -1,4 +1,8 @@
-"""Configure and launch the engine in this process; recover, drain, stop."""
+"""Configure and launch the engine in this process; recover, drain, stop.
+
+What an executor does as long as it lives belongs here: its lock, takeovers, versions and chores. How one run executes
+belongs in `durable/`.
+"""
 
 from timestep.runtime.launch import (
     cleanup_dbos,

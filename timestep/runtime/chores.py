@@ -8,20 +8,19 @@ from collections.abc import Callable, Sequence
 
 from dbos import WorkflowStatus
 
+from timestep import event_loops
 from timestep.client.approvals import expire_approvals
 from timestep.client.connector import Connector
 from timestep.client.runs import cancel_run, resume_run
 from timestep.client.serializer import encode_error
-from timestep.durable.process import running_steps
+from timestep.durable.process import closed_workflows, running_steps, segment_place
 from timestep.durable.process.engine import forget_left, left_workflows
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.result import TIMEOUT
 from timestep.durable.schedules import start_missed_ticks
 from timestep.durable.seams import dbos_recovery
 from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
-from timestep.ids import copy_id, run_of_segment, segment_id
-from timestep.records import RunStatus
+from timestep.ids import SEGMENT_QUEUE, copy_id, run_of_segment, segment_id
 from timestep.store.due import Due, find_due
 from timestep.store.queues import mend_sessions
 from timestep.store.runs import (
@@ -30,6 +29,7 @@ from timestep.store.runs import (
     unfinished_segments,
 )
 from timestep.store.segments import enqueue_missing
+from timestep.words import CANCELLED, ENGINE_ERROR, RECOVERY_ATTEMPTS_EXCEEDED, TIMEOUT, RunStatus
 
 EXPIRY_SECONDS = 5
 """How often is looked for approvals whose time is over; they wait for hours or days."""
@@ -47,9 +47,10 @@ BATCH_RUNS = 1000
 class Chores:
     """The chores of one executor."""
 
-    def __init__(self, connector: Connector, *, executor_id: str, version: str) -> None:
+    def __init__(self, connector: Connector, *, executor_id: str, version: str, queue: str = SEGMENT_QUEUE) -> None:
+        """`queue` is that of segments which were left here in the middle."""
         self._connector, self._database, self._client = connector, connector.database, connector.dbos
-        self._executor_id, self._version = executor_id, version
+        self._executor_id, self._version, self._queue = executor_id, version, queue
         self._seen = Due()
         self._idle: dict[str, int] = {}
         self._stuck: set[str] = set()
@@ -58,7 +59,13 @@ class Chores:
 
     def due(self) -> list[Callable[[], None]]:
         """Return what is due now; every chore is harmless when another executor does it too."""
-        chores = [self._look, self._cancel_overdue, self._resume_waiting_for_agents, self._interrupt_cancelled]
+        chores = [
+            self._give_back,
+            self._look,
+            self._cancel_overdue,
+            self._resume_waiting_for_agents,
+            self._interrupt_cancelled,
+        ]
         if self._is_time(EXPIRY_SECONDS):
             chores.append(self._expire_approvals)
         if self._is_time(LOOSE_ENDS_SECONDS):
@@ -71,6 +78,18 @@ class Chores:
             return False
         self._last[seconds] = now
         return True
+
+    def _give_back(self) -> None:
+        """Give back the segments whose event loop has ended: they go on in another one, here or elsewhere."""
+        event_loops.look()
+        left = segment_place.take_left()
+        try:
+            if owned := [(each.workflow_id, each.owner) for each in left if each.owner is not None]:
+                dbos_recovery.give_back(self._executor_id, owned, self._queue)
+        except BaseException:
+            segment_place.put_left(left)
+            raise
+        closed_workflows.finish_left()
 
     def _look(self) -> None:
         """Look what there is to do; of pauses all calls hear here, so that those without a limit need not ask."""
@@ -178,7 +197,7 @@ class Chores:
         if status == "cancelled" and workflow.status in ("PENDING", "ENQUEUED", "DELAYED"):
             self._client.cancel_workflow(workflow.workflow_id)
         elif status == "running" and workflow.status == "CANCELLED":
-            self._database.run_sync(mark_cancelled, run_id, reason="cancelled", was=("running",))
+            self._database.run_sync(mark_cancelled, run_id, reason=CANCELLED, was=("running",))
         elif status != "cancelled" and workflow.status in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
             self._fail(run_id, workflow.workflow_id, workflow.status)
 
@@ -191,8 +210,8 @@ class Chores:
     def _fail(self, run_id: str, workflow_id: str, status: str) -> None:
         if status == "ERROR":
             found = self._client.list_workflows(workflow_ids=[workflow_id], load_input=False)
-            reason, message = "engine_error", f"The engine could not go on: {found[0].error if found else 'unknown'}"
+            reason, message = ENGINE_ERROR, f"The engine could not go on: {found[0].error if found else 'unknown'}"
         else:
-            reason = "recovery_attempts_exceeded"
+            reason = RECOVERY_ATTEMPTS_EXCEEDED
             message = "The run was started too often without coming to an end; it may end its process each time."
         self._database.run_sync(mark_failed, run_id, reason=reason, error=encode_error(RunFailedError(message)))

@@ -117,6 +117,7 @@ class Executor:
         self._database, self._settings, self._version, self._gate = database, settings, version, gate
         self._connection: psycopg.Connection[Any] | None = None
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._live, name="timestep-executor", daemon=True)
         self._due: Callable[[], Sequence[Callable[[], None]]] = list
         self._failing: set[str] = set()
@@ -133,6 +134,7 @@ class Executor:
         """
         self._connection = self._connect()
         if not self._try_lock(self.id):
+            self._connection.close()
             raise ExecutorIdInUseError(f"Another live process has the executor id {self.id!r}.")
         self._tell()
         self._thread.start()
@@ -145,6 +147,10 @@ class Executor:
         self._due, self._versions = due, versions
         self._has_launched = True
 
+    def wake(self) -> None:
+        """Do the next tick at once; from any thread."""
+        self._wake.set()
+
     def tell_agents_when_changed(self) -> None:
         """Store the names of the registered agents when they have changed."""
         if self._agents() != self._told:
@@ -153,6 +159,7 @@ class Executor:
     def rest(self) -> None:
         """Take over no more and do no more chores; the lock stays."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
 
@@ -189,13 +196,18 @@ class Executor:
         return self._queues is None or bool(self._queues)
 
     def _live(self) -> None:
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._is_stopped_after_wait():
             try:
                 self._tick()
             except psycopg.OperationalError as error:
                 self._lost(error)
             except Exception:
                 log.exception("Executor %s: a tick failed; the next one follows.", self.id)
+
+    def _is_stopped_after_wait(self) -> bool:
+        self._wake.wait(TICK_SECONDS)
+        self._wake.clear()
+        return self._stop.is_set()
 
     def _tick(self) -> None:
         if self._connection is None or self._connection.closed:

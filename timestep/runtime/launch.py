@@ -16,19 +16,19 @@ from dbos import DBOS, DBOSConfig
 from dbos import error as dbos_error
 from sqlalchemy.exc import ProgrammingError
 
+from timestep import event_loops, home_loop
 from timestep.client.connector import Connector, sqlalchemy_url
 from timestep.client.serializer import JournalSerializer, refuse_pickles
-from timestep.durable.process import closed_workflows
+from timestep.durable.process import closed_workflows, segment_place
 from timestep.durable.process.engine import Engine, begin_to_stop, engine, is_engine_launched, set_engine, set_launcher
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import registered_names
-from timestep.durable.process.threads import run_in_thread
+from timestep.durable.process.threads import run_in_thread, running_loop
 from timestep.durable.queues import make_queues
 from timestep.durable.schedules import apply_waiting_schedules, start_missed_ticks
-from timestep.durable.seams import dbos_journal, dbos_sdk
+from timestep.durable.seams import dbos_journal, dbos_recovery, dbos_sdk
 from timestep.durable.segment import runner
 from timestep.durable.segment.workflow import register_workflows
-from timestep.durable.steps.mcp import close_mcp_servers, has_mcp_servers
 from timestep.errors import (
     AgentNotRegisteredError,
     DatabaseNotReadyError,
@@ -56,8 +56,6 @@ log = logging.getLogger("timestep")
 DRAIN_SECONDS = 30
 _lock = threading.RLock()
 _executor: Executor | None = None
-_closing: set[asyncio.Task[None]] = set()
-"""Keeps the tasks that close MCP servers from being collected."""
 
 
 class _ExpectedEnds(logging.Filter):
@@ -148,6 +146,7 @@ def ensure_dbos_launched(*, queues: Sequence[str] | None = None) -> Done:
         DatabaseNotReadyError: no database answers, or its schema does not fit.
         ExecutorIdInUseError: another live process has the configured executor id.
     """
+    home_loop.enter()
     with _lock:
         if not is_engine_launched():
             run_in_thread(lambda: _launch(queues))
@@ -172,11 +171,12 @@ def cleanup_dbos() -> Done:
         if stopped is not None:
             launched = engine()
             begin_to_stop()
-            run_in_thread(lambda: _stop(stopped, launched))
+            here = running_loop()
+            run_in_thread(lambda: _stop(stopped, launched, here=here))
             set_engine(None)
         reset_current_database()
         reset_settings()
-    return Done(left=_close_mcp_servers() if has_mcp_servers() else None)
+    return Done(left=event_loops.close_here())
 
 
 def drain(*, seconds: float = DRAIN_SECONDS) -> bool:
@@ -208,6 +208,7 @@ def _launch(queues: Sequence[str] | None) -> None:
     runner.install()
     gate.reset()
     listened = None if queues is None else [*queues, SEGMENT_QUEUE] if queues or registered_names() else []
+    connector = Connector(database, application=settings.name)
     executor = Executor(database, settings, version=version, gate=gate, queues=queues)
     executor.start()
     try:
@@ -216,9 +217,9 @@ def _launch(queues: Sequence[str] | None) -> None:
             DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
-        connector = Connector(database, application=settings.name)
         _catch_up(connector)
         DBOS.launch()
+        home_loop.set_own(dbos_sdk.own_loop())
         dbos_sdk.separate_tool_threads(settings.tool_threads)
         dbos_journal.shorten_ways(database.autocommit_engine)
         set_engine(
@@ -233,6 +234,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         apply_waiting_schedules()
     except BaseException as error:
         executor.stop()
+        connector.close()
         set_engine(None)
         with contextlib.suppress(Exception):
             DBOS.destroy()
@@ -241,7 +243,9 @@ def _launch(queues: Sequence[str] | None) -> None:
                 f"The schema of DBOS in {database.display_url} does not fit: {error}"
             ) from error
         raise
-    chores = Chores(connector, executor_id=executor.id, version=version)
+    queue = SEGMENT_QUEUE if listened is None or SEGMENT_QUEUE in listened else dbos_recovery.INTERNAL_QUEUE_NAME
+    chores = Chores(connector, executor_id=executor.id, version=version, queue=queue)
+    segment_place.begin_to_give_back(executor.wake)
     versions = Versions(database, connector.dbos, version=version)
     executor.launched(lambda: [executor.tell_agents_when_changed, *chores.due()], versions)
     _executor = executor
@@ -282,26 +286,17 @@ def _config(settings: Settings, database: Database, *, executor_id: str, version
     }
 
 
-def _stop(executor: Executor, launched: Engine) -> None:
+def _stop(executor: Executor, launched: Engine, *, here: asyncio.AbstractEventLoop | None) -> None:
     dbos_sdk.stop_taking_work()
     gate.is_draining = True
     executor.rest()
+    dbos_sdk.wait_for_what_is_taken()
     closed_workflows.finish()
+    event_loops.close_others(here)
     DBOS.destroy()
+    home_loop.set_own(None)
     launched.connector.close()
     executor.stop()
-
-
-def _close_mcp_servers() -> asyncio.Task[None] | None:
-    """Disconnect the MCP servers: at once, or under a running loop, to which they may belong, as a task of it."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(close_mcp_servers())
-        return None
-    _closing.add(task := loop.create_task(close_mcp_servers()))
-    task.add_done_callback(_closing.discard)
-    return task
 
 
 async def _returning(value: Any, left: asyncio.Task[None] | None) -> Any:

@@ -23,6 +23,7 @@ from timestep.ids import DURABLE_VERSION, WORKFLOW_AGENT_RUN, run_of_segment
 from timestep.store.connection import Database
 from timestep.store.executors import insert_lost_executors
 from timestep.store.runs import mark_parked
+from timestep.words import HISTORY_CHANGED
 
 log = logging.getLogger("timestep")
 
@@ -95,7 +96,7 @@ class Versions:
             f"no executor lives; {self._version} cannot replay them."
         )
         was = ("running", "queued")
-        self._database.run_sync(mark_parked, run_id, reason="history_changed", error=encode_error(error), was=was)
+        self._database.run_sync(mark_parked, run_id, reason=HISTORY_CHANGED, error=encode_error(error), was=was)
         self._client.cancel_workflow(workflow.workflow_id)
 
 

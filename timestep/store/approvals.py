@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from timestep.records import Approval, ApprovalKind, ApprovalStatus
+from timestep.records import Approval
 from timestep.store.connection import one_statement
 from timestep.store.json_text import storable_text
 from timestep.store.tables import JSON, approvals, row_values, runs
+from timestep.words import APPROVAL, ApprovalKind, ApprovalStatus
 
 DecisionOutcome = Literal[
     "decided", "already_decided", "expired", "unknown", "not_waiting", "not_allowed", "not_a_choice", "changed"
@@ -57,14 +58,14 @@ select timestep.decide(
 
 _NAMED = sa.text("""
 with exact as (
-  select 'approval' as kind, id from timestep.approvals where id = :text
-  union all select 'run', id from timestep.runs where id = :text)
-(select kind, id from exact order by kind limit 1)
+  select false as is_run, id from timestep.approvals where id = :text
+  union all select true, id from timestep.runs where id = :text)
+(select is_run, id from exact order by is_run limit 1)
 union all
-(select 'approval', id from timestep.approvals where not exists (select from exact) and starts_with(id, :text)
+(select false, id from timestep.approvals where not exists (select from exact) and starts_with(id, :text)
  order by asked_at, place, id limit :limit)
 union all
-(select 'run', id from timestep.runs where not exists (select from exact) and starts_with(id, :text)
+(select true, id from timestep.runs where not exists (select from exact) and starts_with(id, :text)
  order by created_at desc, id desc limit :limit)""")
 
 
@@ -78,7 +79,7 @@ class Decided:
     status: ApprovalStatus = "open"
     decided_by: str | None = None
     decided_at: str | None = None
-    kind: ApprovalKind = "approval"
+    kind: ApprovalKind = APPROVAL
     tool: str = ""
     call_id: str = ""
     choices: Sequence[str] | None = None
@@ -133,7 +134,7 @@ def find_named(connection: sa.Connection, text: str, *, limit: int = 4) -> tuple
     It is the one whose id it is, an approval's first; else those whose id begins with it, `limit` of each at most.
     """
     found = connection.execute(_NAMED, {"text": text, "limit": limit}).all()
-    return [row.id for row in found if row.kind == "approval"], [row.id for row in found if row.kind == "run"]
+    return [row.id for row in found if not row.is_run], [row.id for row in found if row.is_run]
 
 
 def open_approvals(connection: sa.Connection, run_id: str) -> list[Approval]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from timestep.store.connection import one_statement
+from timestep.words import AGENT_NOT_REGISTERED
 
 MOST_WAITING = 1000
 
@@ -25,7 +26,7 @@ class Due:
     pauses: dict[str, float] = field(default_factory=dict[str, float])
 
 
-_DUE = sa.text("""
+_DUE = sa.text(f"""
 select 'overdue' as kind, id, 0 as segment, 0::float8 as seconds from timestep.runs
 where status = 'running' and deadline_at <= now()
 union all
@@ -34,7 +35,7 @@ where paused_until > clock_timestamp()
 union all
 select 'waiting', id, segment, 0 from (
   select id, segment from timestep.runs
-  where status = 'interrupted' and reason = 'agent_not_registered' and agent = any(:agents)
+  where status = 'interrupted' and reason = '{AGENT_NOT_REGISTERED}' and agent = any(:agents)
   order by session_place, created_at limit :limit) as waiting
 union all
 select 'started', timestep.advance_session(session_id)::text, 0, 0 from (

@@ -15,6 +15,7 @@ from timestep.records import QueuedRun
 from timestep.store.connection import one_statement
 from timestep.store.runs import REQUEST_COLUMNS, request_values
 from timestep.store.tables import insert_rows, row_values, runs, session_queue
+from timestep.words import read_reason
 
 _OF_QUEUED = tuple(
     field.name
@@ -99,7 +100,8 @@ def holders_of(connection: sa.Connection, wanted: Sequence[tuple[str, str]]) -> 
 @one_statement
 def ended_among(connection: sa.Connection, run_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return those of these runs that have ended or wait for a person: id, status, reason, output and error."""
-    return [dict(row) for row in connection.execute(_ENDED, {"ids": list(run_ids)}).mappings()]
+    found = connection.execute(_ENDED, {"ids": list(run_ids)}).mappings()
+    return [{**row, "reason": read_reason(row["reason"], row["error"])} for row in found]
 
 
 @one_statement

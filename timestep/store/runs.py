@@ -10,9 +10,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from timestep.errors import RunNotFoundError
-from timestep.records import FINISHED, Run, RunLimits, RunRequest, RunStatus, TokenUsage
+from timestep.records import Run, RunLimits, RunRequest, TokenUsage
 from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
+from timestep.words import (
+    AGENT_NOT_REGISTERED,
+    APPROVAL,
+    APPROVAL_EXPIRED,
+    FINISHED,
+    HISTORY_CHANGED,
+    KINDS_OF_APPROVAL,
+    PARENT_CANCELLED,
+    RunStatus,
+    read_reason,
+)
 
 _AGAIN = {"deduplication_id": sa.case((runs.c.status.in_(tuple(FINISHED)), sa.null()), else_=runs.c.deduplication_id)}
 """What changes with a run that had ended and is not over after all: another may have its deduplication id by now."""
@@ -101,7 +112,7 @@ def unfinished_children(connection: sa.Connection, run_id: str) -> list[str]:
 def cancelled_children(connection: sa.Connection, run_id: str) -> list[str]:
     """Return the runs that a run has started itself, and that were cancelled with it."""
     query = sa.select(runs.c.id).where(
-        runs.c.parent_run_id == run_id, runs.c.status == "cancelled", runs.c.reason == "parent_cancelled"
+        runs.c.parent_run_id == run_id, runs.c.status == "cancelled", runs.c.reason == PARENT_CANCELLED
     )
     return list(connection.execute(query).scalars())
 
@@ -161,20 +172,29 @@ def mark_queued(
 def mark_waiting(connection: sa.Connection, run_id: str) -> bool:
     """Let a run that was cancelled while it waited for a decision wait again."""
     statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "cancelled")
-    asked = sa.select(sa.case((approvals.c.kind == "question", "approval"), else_=approvals.c.kind)).where(
+    reasons = {each.word: each.reason for each in KINDS_OF_APPROVAL}
+    asked = sa.select(sa.case(reasons, value=approvals.c.kind)).where(
         approvals.c.run_id == runs.c.id, approvals.c.segment == runs.c.segment, approvals.c.status == "open"
     )
     reason = asked.order_by(approvals.c.place).limit(1).scalar_subquery()
-    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, "approval"), "finished_at": None} | _AGAIN
+    change = {"status": "interrupted", "reason": sa.func.coalesce(reason, APPROVAL), "finished_at": None} | _AGAIN
     return connection.execute(statement.values(change)).rowcount == 1
+
+
+def has_expired(connection: sa.Connection, stored: StoredRun) -> bool:
+    """Whether a failed run waited for a decision that nobody took in time."""
+    expired = sa.select(approvals.c.id).where(
+        approvals.c.run_id == stored.run.run_id,
+        approvals.c.segment == stored.run.segment,
+        approvals.c.status == "expired",
+    )
+    return stored.run.reason == APPROVAL_EXPIRED and connection.execute(expired.limit(1)).first() is not None
 
 
 def ask_again(connection: sa.Connection, run_id: str) -> bool:
     """Let a run that failed because nobody decided in time wait again, without an end."""
-    statement = sa.update(runs).where(
-        runs.c.id == run_id, runs.c.status == "failed", runs.c.reason == "approval_expired"
-    )
-    change = {"status": "interrupted", "reason": "approval", "finished_at": None, "error": None} | _AGAIN
+    statement = sa.update(runs).where(runs.c.id == run_id, runs.c.status == "failed", runs.c.reason == APPROVAL_EXPIRED)
+    change = {"status": "interrupted", "reason": APPROVAL, "finished_at": None, "error": None} | _AGAIN
     if connection.execute(statement.values(change)).rowcount == 0:
         return False
     expired = sa.update(approvals).where(
@@ -233,7 +253,7 @@ def waiting_runs(connection: sa.Connection, *, after: str = "", limit: int = 100
     is_waiting = sa.or_(
         runs.c.status.in_(("queued", "running")),
         sa.and_(
-            runs.c.status == "interrupted", runs.c.reason.in_(("agent_not_registered", "history_changed"))
+            runs.c.status == "interrupted", runs.c.reason.in_((AGENT_NOT_REGISTERED, HISTORY_CHANGED))
         ),
     )  # fmt: skip
     query = sa.select(*columns, runs.c.application_version).where(is_waiting, runs.c.id > after)
@@ -279,10 +299,14 @@ def statuses_of(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, 
 @one_statement
 def find_progress(connection: sa.Connection, run_id: str) -> RunProgress | None:
     """Return how far a run is; None when there is none."""
-    columns = runs.c.status, runs.c.reason, runs.c.segment, runs.c.closed_segment
+    columns = runs.c.status, runs.c.reason, runs.c.error, runs.c.segment, runs.c.closed_segment
     is_streamed = sa.func.coalesce(runs.c.options["stream"].as_boolean(), False).label("is_streamed")
     row = connection.execute(sa.select(*columns, is_streamed).where(runs.c.id == run_id)).mappings().first()
-    return RunProgress(**row) if row is not None else None
+    if row is None:
+        return None
+    fields: dict[str, Any] = dict(row)
+    fields["reason"] = read_reason(fields["reason"], fields.pop("error"))
+    return RunProgress(**fields)
 
 
 def list_runs(
@@ -367,7 +391,7 @@ def stored_run(row: Any) -> StoredRun:
         run_id=row["id"],
         agent=row["agent"],
         status=row["status"],
-        reason=row["reason"],
+        reason=read_reason(row["reason"], row["error"]),
         segment=row["segment"],
         session_id=row["session_id"],
         input_items=row["input"],

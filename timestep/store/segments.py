@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from timestep.ids import DBOS_SCHEMA, segment_id
-from timestep.records import FINISHED, Approval, RunRequest, RunStatus, TokenUsage
+from timestep.records import Approval, RunRequest, TokenUsage
 from timestep.run_state.envelope import Snapshot
 from timestep.store.agents import AgentDefinition, insert_definitions
 from timestep.store.approvals import ASKED_COLUMNS, approval_values, consume
@@ -35,6 +35,7 @@ from timestep.store.tool_calls import COLUMNS as CALL_COLUMNS
 from timestep.store.tool_calls import FINISH_RESERVED, ToolCallRow, tool_call_values
 from timestep.store.usage import COLUMNS as USAGE_COLUMNS
 from timestep.store.usage import ModelCallUsage, usage_values
+from timestep.words import FINISHED, KINDS_OF_APPROVAL, REFUSED, RunStatus
 
 _COUNTERS = tuple(TokenUsage.__dataclass_fields__)
 
@@ -343,7 +344,7 @@ def enqueue_missing(connection: sa.Connection, run_id: str, segment: int) -> Non
         return
     halted = sa.select(approvals.c.id).where(
         approvals.c.run_id == run_id, approvals.c.segment == segment - 1,
-        approvals.c.kind.in_(("outcome_unknown", "limit")),
+        approvals.c.kind.in_([each.word for each in KINDS_OF_APPROVAL if each.is_repeated]),
     )  # fmt: skip
     enqueue_segment(connection, run_id, segment, is_copy=connection.execute(halted.limit(1)).first() is not None)
 
@@ -362,7 +363,7 @@ def _used(connection: sa.Connection, stored: StoredRun, *, until: int) -> Used |
         return None
     of_run = usage.c.run_id == stored.run.run_id, usage.c.segment <= until
     total = sa.select(
-        sa.func.count().filter(usage.c.step.not_like("%:refused:%")),
+        sa.func.count().filter(usage.c.step.not_like(f"%{REFUSED}%")),
         sa.func.coalesce(sa.func.sum(usage.c.input_tokens + usage.c.output_tokens), 0),
         sa.func.coalesce(sa.func.sum(usage.c.cost_micro_usd), 0),
         sa.func.max(sa.func.coalesce(usage.c.model, "")).filter(usage.c.cost_micro_usd.is_(None)),

@@ -15,10 +15,21 @@ from sqlalchemy.engine import Dialect
 
 from timestep.ids import SCHEMA
 from timestep.store.json_text import dump_json
+from timestep.words import (
+    AGENT_NOT_REGISTERED,
+    APPROVAL,
+    APPROVAL_STATUSES,
+    KINDS_OF_APPROVAL,
+    RUN_STATUSES,
+    listed,
+    one_of,
+)
 
 metadata = sa.MetaData(schema=SCHEMA)
 
 JSON = sa.JSON(none_as_null=True)
+
+_KINDS = tuple(each.word for each in KINDS_OF_APPROVAL)
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
@@ -96,7 +107,7 @@ runs = sa.Table(
         "status",
         sa.Text,
         nullable=False,
-        comment="queued, running, interrupted, succeeded, failed or cancelled.",
+        comment=f"{listed(RUN_STATUSES)}.",
     ),
     sa.Column("reason", sa.Text, comment="Why the run is interrupted, failed or cancelled; a word."),
     sa.Column(
@@ -222,8 +233,9 @@ runs = sa.Table(
     sa.Index(
         "runs_waiting_for_agents",
         "agent",
-        postgresql_where=sa.text("status = 'interrupted' and reason = 'agent_not_registered'"),
+        postgresql_where=sa.text(f"status = 'interrupted' and reason = '{AGENT_NOT_REGISTERED}'"),
     ),
+    sa.CheckConstraint(one_of("status", RUN_STATUSES), name="runs_status"),
     comment="Runs: one row for each piece of work given to an agent.",
 )
 
@@ -377,8 +389,8 @@ approvals = sa.Table(
         "kind",
         sa.Text,
         nullable=False,
-        server_default="approval",
-        comment="approval, question, outcome_unknown or limit.",
+        server_default=APPROVAL,
+        comment=f"{listed(_KINDS)}.",
     ),
     sa.Column("session_id", sa.Text, comment="Session of the run."),
     sa.Column("agent", sa.Text, nullable=False, comment="Agent that asked for the call."),
@@ -391,7 +403,7 @@ approvals = sa.Table(
         sa.Text,
         nullable=False,
         server_default="open",
-        comment="open, approved, rejected, answered or expired.",
+        comment=f"{listed(APPROVAL_STATUSES)}.",
     ),
     sa.Column(
         "is_sticky",
@@ -412,6 +424,8 @@ approvals = sa.Table(
     _time("consumed_at", "When a segment started with the decision."),
     sa.Index("approvals_by_status", "status", "expires_at"),
     sa.Index("approvals_open", "asked_at", "place", "id", postgresql_where=sa.text("status = 'open'")),
+    sa.CheckConstraint(one_of("status", APPROVAL_STATUSES), name="approvals_status"),
+    sa.CheckConstraint(one_of("kind", _KINDS), name="approvals_kind"),
     comment="What runs wait for, and what was decided: who, when, about which arguments.",
 )
 

@@ -18,6 +18,7 @@ from agents import FunctionTool, function_tool
 from typing_extensions import TypedDict
 
 from timestep.errors import ApiKeyMissingError, InvalidInputError, UnsupportedError
+from timestep.event_loops import of_running_loop
 
 log = logging.getLogger("timestep")
 
@@ -87,7 +88,7 @@ async def _search(
         return _failed("the query is empty", query, None)
     firecrawl = await _load_client()
     url = os.environ.get("FIRECRAWL_API_URL", "").strip() or CLOUD_URL
-    client = firecrawl.AsyncFirecrawl(api_key=key, api_url=url, timeout=ATTEMPT_SECONDS, max_retries=ATTEMPTS)
+    client = _client(firecrawl, key, url)
     options = _place(user_location or {}) | {
         "limit": RESULTS[search_context_size],
         "include_domains": _domains((filters or {}).get("allowed_domains") or []) or None,
@@ -115,6 +116,20 @@ async def _search_for_agent(
         return await _search(query, user_location, filters, search_context_size)
     except (ApiKeyMissingError, UnsupportedError) as error:
         return _failed("web search is not set up here, so do without it", query, error)
+
+
+def _client(firecrawl: Any, key: str, url: str) -> Any:
+    """Return the client of the running event loop."""
+
+    def make() -> Any:
+        return firecrawl.AsyncFirecrawl(api_key=key, api_url=url, timeout=ATTEMPT_SECONDS, max_retries=ATTEMPTS)
+
+    async def close(made: Any) -> None:  # the package has no name for it
+        http = getattr(getattr(made, "_v2_client", None), "async_http_client", None)
+        if http is not None:
+            await http.close()
+
+    return of_running_loop(("firecrawl", key, url), make, close)
 
 
 async def _load_client() -> Any:

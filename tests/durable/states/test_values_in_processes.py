@@ -80,9 +80,7 @@ PROGRAM = """
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path, engine: Any, new_database: Any, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, str]:
+def folder(tmp_path: Path, engine: Any, new_database: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
     (tmp_path / "app.py").write_text(textwrap.dedent(PROGRAM))
     application = new_database()
     monkeypatch.setenv("TIMESTEP_APP_NAME", application)

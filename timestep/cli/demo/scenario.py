@@ -17,6 +17,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 from timestep.cli.demo.local_model import NAME
 from timestep.cli.demo.models import LOCAL, OLLAMA_URL, SCRIPTED
 from timestep.cli.demo.side_log import SideLog
+from timestep.words import FUNCTION_CALL, FUNCTION_CALL_OUTPUT
 
 TASK = "Plan one day in Lisbon for me."
 MODEL_SECONDS = 0.5
@@ -164,7 +165,7 @@ class LocalModel(Model):
         given = kwargs["input"]
         if not isinstance(self.script(_done(given)), str):
             return await ScriptedModel(self.script).get_response(*args, **kwargs)
-        known = ". ".join(str(item["output"]) for item in given if item.get("type") == "function_call_output")
+        known = ". ".join(str(item["output"]) for item in given if item.get("type") == FUNCTION_CALL_OUTPUT)
         asked = {
             "system_instructions": None,
             "input": f"Tell a traveller in two short sentences: {known}.",
@@ -181,7 +182,7 @@ class LocalModel(Model):
 def _done(given: Any) -> set[str]:
     """Return the ids of the calls that have a result."""
     items: list[Any] = given if isinstance(given, list) else []
-    return {item["call_id"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output"}
+    return {item["call_id"] for item in items if isinstance(item, dict) and item.get("type") == FUNCTION_CALL_OUTPUT}
 
 
 def _planner(done: set[str]) -> list[Call] | str:
@@ -228,7 +229,7 @@ def _model(name: str, script: Script) -> Model:
 
 
 def _call(call_id: str, name: str, arguments: dict[str, Any]) -> ResponseFunctionToolCall:
-    return ResponseFunctionToolCall(type="function_call", call_id=call_id, name=name, arguments=json.dumps(arguments))
+    return ResponseFunctionToolCall(type=FUNCTION_CALL, call_id=call_id, name=name, arguments=json.dumps(arguments))
 
 
 def _message(text: str) -> ResponseOutputMessage:

@@ -24,7 +24,8 @@ from timestep.cli.output import (
 )
 from timestep.cli.runs.decide import answer, raise_limits, settle
 from timestep.errors import RunStateError
-from timestep.records import RUN_STATUSES, Run, RunStatus, Step
+from timestep.records import Run, Step
+from timestep.words import RUN_STATUSES, RunStatus
 
 if TYPE_CHECKING:
     from timestep.client.trace import Node

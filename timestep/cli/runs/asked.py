@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from timestep.client.asked import short_id, wish
 from timestep.records import Approval, Run
+from timestep.words import AGENT_NOT_REGISTERED, kind_of_approval
 
 
 def commands(approval: Approval, asked: Sequence[Approval]) -> list[str]:
     """Return the commands that decide an approval; `asked` is all that its run waits for."""
-    run = _target(approval, asked)
-    match approval.kind:
-        case "approval":
-            name = shlex.quote(short_id(approval))
-            return [f"timestep approvals approve {name}", f"timestep approvals reject {name} --reason TEXT"]
-        case "question":
-            return [f"timestep runs answer {run[0]} TEXT{run[1]}"]
-        case "outcome_unknown":
-            return [
-                f"timestep runs settle {run[0]}{run[1]} --happened JSON",
-                f"timestep runs settle {run[0]}{run[1]} --did-not-happen",
-                f"timestep runs settle {run[0]}{run[1]} --fail",
-            ]
-        case "limit":
-            name = str((approval.details or {}).get("limit", "max_turns")).replace("_", "-")
-            return [
-                f"timestep runs raise-limits {run[0]} --{name} N",
-                f"timestep approvals reject {shlex.quote(short_id(approval))}",
-            ]
+    run, call = _target(approval, asked)
+    details: dict[str, Any] = approval.details or {}
+    option = str(details.get("limit", "max_turns")).replace("_", "-")
+    names = {"id": shlex.quote(short_id(approval)), "run": run, "call": call, "limit": option}
+    return [command.format_map(names) for command in kind_of_approval(approval.kind).commands]
 
 
 def waiting_lines(run: Run, asked: Sequence[Approval]) -> list[str]:
@@ -37,7 +25,7 @@ def waiting_lines(run: Run, asked: Sequence[Approval]) -> list[str]:
     if run.status != "interrupted":
         return []
     if not asked:
-        if run.reason == "agent_not_registered":  # it goes on by itself where the agent is known
+        if run.reason == AGENT_NOT_REGISTERED:  # it goes on by itself where the agent is known
             return [f"waits for an executor that has the agent {run.agent!r}", "  timestep worker MODULE"]
         return ["waits until its cause is mended", f"  timestep runs resume {shlex.quote(run.run_id)}"]
     return [

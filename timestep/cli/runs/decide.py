@@ -13,6 +13,7 @@ import click
 from timestep.cli.output import note
 from timestep.errors import AmbiguousCallError, InvalidInputError
 from timestep.records import Approval, RunLimits
+from timestep.words import kind_of_approval
 
 if TYPE_CHECKING:
     from timestep.client.approvals import Decision
@@ -147,7 +148,7 @@ def _typed(connector: Connector, asked: Approval, decision: Decision) -> str | N
     from timestep.client.approvals import open_approvals
 
     is_of_kind = not decision.kinds or asked.kind in decision.kinds
-    if is_of_kind and asked.kind != "limit":
+    if is_of_kind and kind_of_approval(asked.kind).answer != "limits":
         return None
     others = open_approvals(connector, asked.run_id)
     if asked not in others:
@@ -164,9 +165,9 @@ def _tell(connector: Connector, made: Approval) -> None:
     from timestep.client.executors import list_live_executors
     from timestep.client.runs import get_run
 
-    shown = call_text(made) if made.kind in ("approval", "outcome_unknown") else f"the {kind_text(made)}"
+    shown = call_text(made) if kind_of_approval(made.kind).about == "call" else f"the {kind_text(made)}"
     note(f"{_past(made)} {shown} of run {made.run_id}.")
-    if made.is_sticky and made.kind == "approval":
+    if made.is_sticky and kind_of_approval(made.kind).decision == "approved":
         same = approvals_of_segment(connector, made.run_id, made.segment)
         also = [each for each in same if each.decided_at == made.decided_at and each.id != made.id]
         note(f"So is every further call of {made.tool} by {made.agent} in this run" + _open_ones(len(also)))
@@ -195,11 +196,7 @@ def _open_ones(count: int) -> str:
 
 
 def _past(made: Approval) -> str:
-    if made.kind == "limit" and made.status == "answered":
-        return "Raised"
-    if made.kind == "outcome_unknown":
-        return "Settled"
-    return made.status.capitalize()
+    return kind_of_approval(made.kind).said.get(made.status, made.status.capitalize())
 
 
 def _json_of(text: str) -> Any:

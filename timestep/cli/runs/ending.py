@@ -13,6 +13,7 @@ from timestep.client.approvals import open_approvals
 from timestep.client.asked import clean, wish
 from timestep.client.connector import Connector
 from timestep.records import Approval, Run
+from timestep.words import TIMEOUT
 
 RESUME_HINT = "Look at it with `timestep runs show {0}`; continue it with `timestep runs resume {0}`."
 
@@ -35,7 +36,7 @@ def show_ending(
         show_error(f"The run {run.run_id!r} failed: {error_text(run)}", hint)
         return ExitCode.RUN_FAILED
     if run.status == "cancelled":
-        why = "reached its time limit" if run.reason == "timeout" else f"was cancelled ({run.reason})"
+        why = "reached its time limit" if run.reason == TIMEOUT else f"was cancelled ({run.reason})"
         show_error(f"The run {run.run_id!r} {why}.", hint)
         return ExitCode.RUN_FAILED
     asked = open_approvals(connector, run.run_id)

@@ -12,9 +12,17 @@ from timestep.client.events import stream_events
 from timestep.client.runs import read_run
 from timestep.ids import kind_of_step
 from timestep.records import Run
-
-NO_EXECUTOR = "agent_not_registered"
-"""Reason of a run that was taken by an executor without its agent: it goes on by itself where the agent is known."""
+from timestep.words import (
+    AGENT_NOT_REGISTERED,
+    MODEL_TURN,
+    RESTARTED,
+    RUN_FINISHED,
+    RUN_INTERRUPTED,
+    STEP,
+    TEXT_DELTA,
+    TURN_FINISHED,
+    WAITING_FOR_RATE_LIMIT,
+)
 
 
 class AnswerPrinter:
@@ -29,20 +37,20 @@ class AnswerPrinter:
     def show(self, event: dict[str, Any]) -> None:
         """Print what an event says; text of sub-agents is not printed."""
         kind, is_top = event["type"], not event.get("path")
-        if is_top and kind in ("text_delta", "turn_finished") and event["turn"] != self._turn:
+        if is_top and kind in (TEXT_DELTA, TURN_FINISHED) and event["turn"] != self._turn:
             self._turn, self.has_answer = event["turn"], False
-        if kind == "text_delta" and is_top:
+        if kind == TEXT_DELTA and is_top:
             self._write(event["text"])
-        elif kind == "turn_finished":
+        elif kind == TURN_FINISHED:
             self.end()
             note(turn_line(event))
-        elif kind == "waiting_for_rate_limit":
+        elif kind == WAITING_FOR_RATE_LIMIT:
             self.end()
             seconds = f"{event['seconds']:.1f} s or more"
             note(f"turn {event['turn']}  waiting for rate limit {clean(event['limit'])}, {seconds}")
-        elif kind == "step":
+        elif kind == STEP:
             note(step_line(event))
-        elif kind == "restarted" and is_top and self.has_answer and kind_of_step(event["step"]) == "model_turn":
+        elif kind == RESTARTED and is_top and self.has_answer and kind_of_step(event["step"]) == MODEL_TURN:
             self.end()
             self.has_answer = False
             note(f"turn {event['turn']} starts over: its answer above was not finished")
@@ -90,13 +98,13 @@ async def follow_run(connector: Connector, run_id: str, printer: AnswerPrinter) 
     async with aclosing(stream_events(connector, run_id)) as events:
         async for event in events:
             printer.show(event)
-            if event["type"] not in ("run_interrupted", "run_finished"):
+            if event["type"] not in (RUN_INTERRUPTED, RUN_FINISHED):
                 continue
             run = await read_run(connector, run_id)
-            if event["type"] == "run_interrupted":
+            if event["type"] == RUN_INTERRUPTED:
                 if run.status != "interrupted" or run.segment != event["segment"]:
                     continue  # it has gone on since
-                if run.reason == NO_EXECUTOR:
+                if run.reason == AGENT_NOT_REGISTERED:  # the run continues by itself where the agent is known
                     note(f"No executor that took the run knows the agent {run.agent!r}; it waits for one.")
                     continue
             printer.end()

@@ -13,6 +13,7 @@ from timestep.cli.runs.follow import AnswerPrinter, step_line
 from timestep.client.connector import Connector
 from timestep.client.events import stream_events
 from timestep.client.runs import get_run
+from timestep.words import RUN_INTERRUPTED, STEP, TOOL_STARTED
 
 
 def tail_run(connector: Connector, run_id: str, *, from_offset: int, raw: bool, as_json: bool) -> ExitCode:
@@ -42,12 +43,12 @@ async def _tail(
 
 def _show(event: dict[str, Any], printer: AnswerPrinter) -> None:
     kind = event["type"]
-    if kind == "step":
+    if kind == STEP:
         emit(step_line(event))
-    elif kind == "tool_started":
+    elif kind == TOOL_STARTED:
         printer.end()
         note(f"turn {event['turn']}  tool {clean(event['tool'])}({clean(event['arguments'])})")
-    elif kind == "run_interrupted":
+    elif kind == RUN_INTERRUPTED:
         printer.end()
         asked = ", ".join(f"{each['tool']}({each['arguments']})" for each in event["approvals"] if each["tool"])
         note(clean(f"interrupted ({event['reason']})" + (f", waits for a decision about {asked}" if asked else "")))

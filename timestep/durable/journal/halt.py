@@ -11,13 +11,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from timestep.errors import LimitReachedError, OutcomeUnknownError, TimestepError
-from timestep.records import ApprovalKind
+from timestep.errors import TimestepError
+from timestep.words import ApprovalKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a person must decide, or what the run fails of when `is_fatal`."""
+    """What a person must decide; `error` is what a run that may not ask fails of, and one whose question `is_fatal`."""
 
     kind: ApprovalKind
     agent: str
@@ -26,16 +26,8 @@ class Question:
     call_key: str = ""
     arguments: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    error: TimestepError
     is_fatal: bool = False
-
-
-def error_of(question: Question) -> TimestepError:
-    """Return the error with which a run fails that may not ask."""
-    if question.kind == "limit":
-        return LimitReachedError(question.details["message"])
-    return OutcomeUnknownError(
-        f"The call {question.call_id!r} of {question.tool!r} was started, and its process died before it was recorded."
-    )
 
 
 class Halted(BaseException):

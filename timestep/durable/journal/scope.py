@@ -21,22 +21,20 @@ from dbos import DBOS, StepReservation
 
 from timestep.durable.journal.halt import Halt
 from timestep.durable.journal.stream_writer import StreamWriter
-from timestep.durable.seams import dbos_journal, dbos_sdk
+from timestep.durable.seams import dbos_sdk
 from timestep.durable.seams.agents_sdk import apply_patch_operations, is_agent_tool
+from timestep.durable.seams.known_steps import Known
 from timestep.durable.seams.sdk_calls import call_id_of, field_of
 from timestep.errors import UnsupportedError
 from timestep.records import Approval, RunLimits
 from timestep.store.segments import Used
+from timestep.words import APPLY_PATCH_CALL, LOCAL_CALLS
 
 BLOCK_SIZES = (1 << 20, 1 << 13, 1 << 7)
 """Step ids for each of several parallel sub-agents, by depth. Step ids are INT4: 2047 blocks fit at the top."""
 
 MAX_KEY_CHARACTERS = 64
 """Longest call id that stands in a key as it is. Keys of nested calls are joined, and Postgres indexes them."""
-
-LOCAL_CALLS = frozenset(
-    ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "computer_call")
-)
 
 
 @dataclass(kw_only=True)
@@ -77,7 +75,7 @@ class Segment:
     started_at: float = field(default_factory=time.monotonic)
     halt: Halt = field(default_factory=Halt)
     writer: StreamWriter = field(default_factory=StreamWriter)
-    known: dbos_journal.Known = field(default_factory=dbos_journal.Known)
+    known: Known = field(default_factory=Known)
     context_changes: dict[tuple[int, Any], tuple[int, int, float]] = field(default_factory=dict)
     waiting_calls: int = 0
 
@@ -246,7 +244,7 @@ def _key_of(call_id: str) -> str:
 
 
 def _effects_of(call: Any) -> int:
-    if field_of(call, "type") != "apply_patch_call" and field_of(call, "name") != "apply_patch":
+    if field_of(call, "type") != APPLY_PATCH_CALL and field_of(call, "name") != "apply_patch":
         return 1
     try:
         return max(1, len(apply_patch_operations(call, context_wrapper=RunContextWrapper(None))))

@@ -16,12 +16,13 @@ from dbos import DBOS, StepReservation
 from dbos import error as dbos_error
 
 from timestep.client.serializer import decode_error, encode_error
-from timestep.durable.journal.halt import Halted, error_of
+from timestep.durable.journal.halt import Halted
 from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.values import Json, dump_checked
 from timestep.durable.process import running_steps, turnstile
 from timestep.durable.process.gate import gate
 from timestep.durable.seams import dbos_journal
+from timestep.event_loops import explained
 from timestep.store.json_text import dump_json
 
 Envelope = dict[str, Json]
@@ -68,7 +69,7 @@ async def run_step(
             envelope = await body()
             return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
-            envelope = {"error": encode_error(error)}
+            envelope = {"error": encode_error(explained(error))}
             return envelope, dump_json(envelope)
 
     await _pass_gate()
@@ -88,7 +89,7 @@ async def run_step(
         halt.end()
     assert question is not None
     if segment.is_foreign:  # a workflow of the program's own has no run that could wait
-        raise StepFailure(error_of(question))
+        raise StepFailure(question.error)
     raise await halt.ask(question)
 
 

@@ -16,6 +16,7 @@ from dbos import DBOS
 from timestep.durable.seams import dbos_sdk
 from timestep.errors import UnsupportedError
 from timestep.ids import STREAM_KEY
+from timestep.words import TEXT_DELTA
 
 COMMITS_PER_SECOND = 15
 """Commits of a run that talks without a pause: what comes meanwhile waits for 67 ms at most."""
@@ -79,7 +80,7 @@ class StreamWriter:
         """Let an event wait. Text joins the text of its step and attempt that waits already."""
         key = event["step"], event["attempt"]
         before = self._open.get(key)
-        if event["type"] == "text_delta" and before is not None and before["type"] == "text_delta":
+        if event["type"] == TEXT_DELTA and before is not None and before["type"] == TEXT_DELTA:
             before["text"] += event["text"]
             return
         self._numbers[key] = self._numbers.get(key, 0) + 1

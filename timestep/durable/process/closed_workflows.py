@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from timestep.durable.seams import dbos_journal, dbos_sdk
+from timestep.durable.seams import dbos_sdk
 
 _noting: dict[str, asyncio.Future[Any]] = {}
 _closed: dict[str, tuple[str | None, dict[str, Any]]] = {}
@@ -30,9 +30,16 @@ def closed(workflow_id: str, summary: dict[str, Any]) -> None:
 def finish() -> None:
     """Note the ends that are left; before the engine stops. Blocks."""
     for workflow_id, (token, summary) in list(_closed.items()):
-        dbos_journal.record_outcome(workflow_id, summary, owner=token)
+        dbos_sdk.record_outcome(workflow_id, summary, owner=token)
     _closed.clear()
     _noting.clear()
+
+
+def finish_left() -> None:
+    """Note the ends that nobody notes any more, as their event loop has ended. Blocks."""
+    for workflow_id in [each for each in list(_closed) if each not in _noting]:
+        token, summary = _closed.pop(workflow_id)
+        dbos_sdk.record_outcome(workflow_id, summary, owner=token)
 
 
 def _forget(workflow_id: str, done: asyncio.Future[Any]) -> None:

@@ -1,9 +1,9 @@
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
-"""Every private name of the Agents SDK that Timestep uses, checked when this module is imported.
+"""Stand between the Agents SDK's loop and its effects. Every name here is necessary, and checked at import.
 
-The SDK has no public place to stand between its loop and an effect, so `install` replaces a few of its functions,
-once for the process. Each replacement passes straight through outside a durable run. Agents, tools and RunStates
-are never cloned or changed. Pinned to `openai-agents>=0.24,<0.25`.
+The SDK has no public place for that, so `install` replaces a few of its functions, once for the process. Each
+replacement passes straight through outside a durable run. Agents, tools and RunStates are never cloned or changed.
+What is read of a RunState is in `run_state`, what only makes the SDK faster in `agents_speed`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import agents.run_internal.tool_actions as sdk_tool_actions
 import agents.run_internal.tool_execution as sdk_tool_execution
 import agents.run_internal.turn_resolution as sdk_turn_resolution
 import agents.tool as sdk_tool
-from agents import Agent, FunctionTool, Model, RunConfig, RunResult, RunResultStreaming, RunState
+from agents import Agent, FunctionTool, Handoff, RunConfig, RunResult, RunResultStreaming, RunState
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
 from agents.result import RunResultBase
 from agents.run import AgentRunner, set_default_agent_runner
 from agents.run_internal.run_steps import NextStepRunAgain
+from agents.tool_context import ToolContext
 
 from timestep.durable.seams.release_check import AGENTS_RELEASE
 
@@ -148,16 +149,6 @@ def agent_of_tool(tool: FunctionTool) -> Agent[Any] | None:
     return tool._agent_instance
 
 
-def base_url_of(model: Model) -> str | None:
-    """Return the URL at which a model is called, when it can be told.
-
-    It is the model's `base_url`, that of its client (OpenAI), or of the HTTP client inside that one (Ollama).
-    """
-    client = getattr(model, "_client", None)
-    urls = (getattr(each, "base_url", None) for each in (model, client, getattr(client, "_client", None)))
-    return next((str(url) for url in urls if url), None)
-
-
 def is_between_turns(result: RunResultStreaming) -> bool:
     """Whether a streamed run was stopped between two turns, so that it can go on from there."""
     return result.final_output is None and isinstance(result.to_state()._current_step, NextStepRunAgain)
@@ -170,18 +161,18 @@ def loop_task_of(result: RunResultStreaming) -> asyncio.Task[Any]:
     return task
 
 
-def handoff_target(handoff: Any) -> Agent[Any] | None:
+def handoff_target(handoff: Handoff[Any, Any]) -> Agent[Any] | None:
     """Return the agent that a handoff made with `handoff(agent)` leads to."""
-    reference = handoff._agent_ref
+    reference: Any = handoff._agent_ref
     return reference() if reference is not None else None
 
 
-def custom_data_of(context: Any) -> Any:
+def custom_data_of(context: ToolContext[Any]) -> Any:
     """Return the custom data that a tool left on its ToolContext."""
     return context._custom_data
 
 
-def set_custom_data(context: Any, value: Any) -> None:
+def set_custom_data(context: ToolContext[Any], value: Any) -> None:
     """Put recorded custom data back onto a ToolContext."""
     context._custom_data = value
 
@@ -209,6 +200,12 @@ AGENTS_RELEASE.check(output_guardrail, ["guardrail", "agent", "agent_output", "c
 AGENTS_RELEASE.check(list_mcp_tools, ["server", "run_context", "agent"])
 AGENTS_RELEASE.check(invoke_mcp_tool, ["server", "tool", "context", "input_json", "meta", "tool_display_name"])
 AGENTS_RELEASE.check(computer_capture, ["computer", "tool_call"])
+for execute in (shell_execute, local_shell_execute, custom_execute, apply_patch_execute):
+    AGENTS_RELEASE.check(execute, ["call"], are_all=False)  # the others are passed on as they come
+AGENTS_RELEASE.check(apply_patch_operations, ["tool_call", "context_wrapper"])
+AGENTS_RELEASE.check(execute_handoffs, ["run_handoffs"], are_all=False)
+AGENTS_RELEASE.check(handle_chat_stream, ["require_finish_reason"], are_all=False)
+AGENTS_RELEASE.check(usage_of_response, ["response_usage"])
 AGENTS_RELEASE.check(get_output_schema, ["agent"])
 AGENTS_RELEASE.check(get_response_with_retry, [
     "get_response", "rewind", "retry_settings", "get_retry_advice", "previous_response_id", "conversation_id",

@@ -1,5 +1,5 @@
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
-"""Functions of the SDK that are replaced only to make them faster."""
+"""Functions of the SDK that are replaced only to make them faster. Optional: without one, the SDK's own stay."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false
-"""Give the workflows of gone executors and versions to others; no public name of DBOS does."""
+"""Give the workflows of gone executors and versions to others; no public name of DBOS does.
+
+The necessary names are checked when this module is imported.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,32 @@ def recover_lost(executor_id: str, workflow_ids: Iterable[str]) -> None:
     """Put workflows of this executor that nothing executes back on the internal queue."""
     for workflow_id in workflow_ids:
         instance_of_process()._sys_db.reenqueue_for_recovery(workflow_id, [executor_id], INTERNAL_QUEUE_NAME)
+
+
+def give_back(executor_id: str, owned: Collection[tuple[str, str]], queue: str) -> None:
+    """Put workflows that this executor has left in the middle back on their queues, in the name of their executions.
+
+    `owned` are the ids with the tokens of the executions: one that owns its workflow no more changes nothing. Those of
+    no queue, or of one that limits nothing but starts, go on `queue`. May be repeated.
+    """
+    instance = instance_of_process()
+    ws, journal = instance._sys_db.tables.workflow_status, instance._sys_db
+    change = sa.update(ws).where(
+        sa.tuple_(ws.c.workflow_uuid, ws.c.owner_xid).in_(list(owned)),
+        ws.c.status == "PENDING",
+        ws.c.executor_id == executor_id,
+    )
+    stays = sa.and_(ws.c.queue_name.is_not(None), ws.c.queue_name.not_in(_limited_in_starts(instance)))
+    with _alone(journal) as connection:
+        connection.execute(
+            change.values(
+                status="ENQUEUED",
+                owner_xid=None,
+                started_at_epoch_ms=None,
+                updated_at=journal._now_ms_sql(),
+                queue_name=sa.case((stays, ws.c.queue_name), else_=queue),
+            )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +132,20 @@ def leave_rate_limits(executor_id: str, queue: str) -> None:
     Its recovery would put it back there, behind the starts of others. May be repeated.
     """
     instance = instance_of_process()
-    ws, queues = instance._sys_db.tables.workflow_status, instance._sys_db.tables.queues
-    limits = "concurrency", "worker_concurrency", "partition_concurrency", "partition_worker_concurrency"
-    limited = sa.select(queues.c.name).where(
-        queues.c.rate_limit_max.is_not(None), *(queues.c[name].is_(None) for name in limits)
-    )
+    ws = instance._sys_db.tables.workflow_status
     change = sa.update(ws).where(
-        ws.c.status == "PENDING", ws.c.executor_id == executor_id, ws.c.queue_name.in_(limited)
+        ws.c.status == "PENDING", ws.c.executor_id == executor_id, ws.c.queue_name.in_(_limited_in_starts(instance))
     )  # fmt: skip
     with _alone(instance._sys_db) as connection:
         connection.execute(change.values(queue_name=queue))
+
+
+def _limited_in_starts(instance: DBOS) -> sa.Select[tuple[str]]:
+    queues = instance._sys_db.tables.queues
+    limits = "concurrency", "worker_concurrency", "partition_concurrency", "partition_worker_concurrency"
+    return sa.select(queues.c.name).where(
+        queues.c.rate_limit_max.is_not(None), *(queues.c[name].is_(None) for name in limits)
+    )
 
 
 def count_starts_again(executor_id: str, *, has_left: bool) -> None:
@@ -172,3 +205,6 @@ def _alone(journal: SystemDatabase) -> contextlib.AbstractContextManager[sa.Conn
 
 
 DBOS_RELEASE.check(dbos_recovery.recover_pending_workflows, ["dbos", "executor_ids"])
+DBOS_RELEASE.check(
+    SystemDatabase.reenqueue_for_recovery, ["self", "workflow_id", "executor_ids", "recovery_queue_name"]
+)

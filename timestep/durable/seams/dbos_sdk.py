@@ -1,12 +1,16 @@
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false
-"""Every private name of DBOS that Timestep uses, checked when this module is imported.
+"""What Timestep needs of DBOS itself and no public name gives: contexts, owners, threads, the end of a stream.
 
-Each entry says why the public interface does not do. Pinned to `dbos>=3.4,<3.5`.
+The necessary names are checked when this module is imported. Each entry says why the public interface does not do.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import copy
+import functools
+import threading
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,6 +23,7 @@ from dbos import DBOS, DBOSClient
 from dbos._context import DBOSContext
 from dbos._schemas.system_database import SystemSchema
 from dbos._sys_db import SystemDatabase
+from sqlalchemy import Engine
 
 from timestep.durable.seams.release_check import DBOS_RELEASE
 from timestep.durable.seams.tool_threads import SortingExecutor
@@ -27,6 +32,9 @@ from timestep.ids import DBOS_SCHEMA, SEGMENT_MARK, STREAM_KEY
 
 LARGEST_STEP_ID = 2**31 - 1
 """Step ids are INT4 columns."""
+
+LONGEST_TAKE_SECONDS = 5.0
+"""How long a stop waits for a queue that is just taking work: its start would find no event loop."""
 
 T = TypeVar("T")
 
@@ -97,8 +105,21 @@ def owner_token() -> str | None:
 def attempts_of_workflow() -> int:
     """Return how often the workflow of this task was started; blocks on one query."""
     context = dbos_context.get_local_dbos_context()
-    status = instance_of_process()._sys_db.get_workflow_status(context.workflow_id) if context is not None else None
-    return (status or {}).get("recovery_attempts") or 1
+    if context is None:
+        return 1
+    row = functools.partial(
+        DBOS.list_workflows, workflow_ids=[context.workflow_id], load_input=False, load_output=False
+    )
+    found = contextvars.Context().run(row)  # in the workflow's own context the look would be a step
+    return (found[0].recovery_attempts if found else None) or 1
+
+
+def record_outcome(workflow_id: str, output: Any, *, owner: str | None) -> None:
+    """Note that a workflow succeeded, if this execution still owns it; blocks."""
+    instance = instance_of_process()
+    instance._sys_db.update_workflow_outcome(
+        workflow_id, "SUCCESS", output=instance._serializer.serialize(output), owner_xid=owner
+    )
 
 
 def note_tick(client: DBOSClient, schedule: str, tick: datetime) -> None:
@@ -113,6 +134,13 @@ def stop_taking_work() -> None:
         event.set()
 
 
+def wait_for_what_is_taken() -> None:
+    """Wait until what the queues take has begun; after `stop_taking_work`. Blocks."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("queue-worker-"):
+            thread.join(timeout=LONGEST_TAKE_SECONDS)
+
+
 def separate_tool_threads(tool_threads: int) -> None:
     """Make the default executor of DBOS's loops one that has threads for blocking tools; after the launch.
 
@@ -122,9 +150,19 @@ def separate_tool_threads(tool_threads: int) -> None:
     instance._shared_executor_field = SortingExecutor(instance._executor, tool_threads=tool_threads)
 
 
+def own_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop in which DBOS starts what it takes from queues."""
+    return instance_of_process()._background_event_loop._loop
+
+
 def executor_pool() -> Any:
     """Return the thread pool in which DBOS reads and writes checkpoints."""
     return instance_of_process()._executor
+
+
+def autocommit_engine() -> Engine:
+    """Return an engine on DBOS's own connections that makes single statements, without a transaction around them."""
+    return instance_of_process()._sys_db.engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def stream_ends(connection: sa.Connection, workflow_ids: Iterable[str]) -> dict[str, int]:
@@ -156,5 +194,9 @@ DBOS_RELEASE.check(dbos_dbos._get_dbos_instance, [])
 DBOS_RELEASE.check(dbos_dbos._SharedExecutor.__init__, ["self", "executor"])
 DBOS_RELEASE.check(dbos_context.get_local_dbos_context, [])
 DBOS_RELEASE.check(dbos_context._set_local_dbos_context, ["ctx"])
+DBOS_RELEASE.check_attributes(DBOSContext(), ["workflow_id", "function_id", "owner_xid", "context_spans"])
 DBOS_RELEASE.check(DBOSContext.snapshot_step_ctx, ["self", "reserve_sleep_id"])
 DBOS_RELEASE.check(SystemDatabase.update_last_fired_at, ["self", "name", "last_fired_at"])
+DBOS_RELEASE.check(
+    SystemDatabase.update_workflow_outcome, ["self", "workflow_id", "status", "output", "error", "owner_xid"]
+)

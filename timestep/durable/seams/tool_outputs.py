@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from agents import FunctionTool
 from agents.items import ItemHelpers
 
 from timestep.durable.seams.release_check import AGENTS_RELEASE
@@ -26,7 +27,7 @@ def install(shown: Callable[[str, Any, ToolOutput], ToolOutput]) -> None:
     ItemHelpers.tool_call_output_item = classmethod(tool_call_output_item)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def text_of_output(tool: Any, tool_call: Any, output: Any) -> ToolOutput:
+def text_of_output(tool: FunctionTool, tool_call: Any, output: Any) -> ToolOutput:
     """Return what the model reads of an output when nothing else is said."""
     named = {"output_json_schema": tool.output_json_schema, "output_type_adapter": tool._output_type_adapter}
     return _exact(_original(ItemHelpers, tool_call, output, **named)["output"])

@@ -11,7 +11,6 @@ from agents import RunResult, RunResultStreaming
 from agents.version import __version__ as sdk_version
 
 from timestep.client.serializer import encode_error
-from timestep.durable.journal.halt import error_of
 from timestep.durable.journal.scope import Segment
 from timestep.durable.process.engine import engine
 from timestep.durable.process.tool_policies import policy_of
@@ -20,7 +19,7 @@ from timestep.durable.states.decisions import call_id_of, digest_of_arguments
 from timestep.durable.states.output import dump_output, keep_output
 from timestep.durable.states.snapshots import check_snapshot_size
 from timestep.durable.states.state_json import json_of_state
-from timestep.records import Approval, RunStatus
+from timestep.records import Approval
 from timestep.run_state.envelope import Snapshot, python_snapshot
 from timestep.store.json_text import storable_text
 from timestep.store.runs import StoredRun
@@ -28,6 +27,7 @@ from timestep.store.segments import Closing
 from timestep.store.tool_calls import ToolCallRow
 from timestep.store.usage import ModelCallUsage
 from timestep.tools.ask_user import question_of
+from timestep.words import APPROVAL, QUESTION, RunStatus, kind_of_approval, reason_of
 
 
 def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment, *, context_type: type | None) -> Closing:
@@ -37,7 +37,7 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment, *, context
         SnapshotTooLargeError: the snapshot is; the run is then closed as failed with that error.
     """
     if fatal := next((question for question in outcome.questions if question.is_fatal), None):
-        return _failed_closing(outcome, stored, segment, error=error_of(fatal))
+        return _failed_closing(outcome, stored, segment, error=fatal.error)
     if outcome.result is None and not outcome.questions:
         assert outcome.error is not None
         return _failed_closing(outcome, stored, segment, error=outcome.error)
@@ -45,7 +45,7 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment, *, context
     status: RunStatus = "succeeded"
     reason = None
     if outcome.is_interrupted:
-        status, reason = "interrupted", outcome.questions[0].kind if outcome.questions else "approval"
+        status, reason = "interrupted", _reason_to_wait(outcome)
     elif outcome.is_checkpoint:
         status = "running"
     has_output = result is not None and status == "succeeded"
@@ -67,12 +67,8 @@ def closing_of(outcome: Outcome, stored: StoredRun, segment: Segment, *, context
     )
 
 
-def reason_of(error: Exception | None) -> str | None:
-    """Return the reason word of an error: its class name in snake case."""
-    if error is None:
-        return None
-    name = type(error).__name__
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+def _reason_to_wait(outcome: Outcome) -> str:
+    return kind_of_approval(outcome.questions[0].kind).reason if outcome.questions else APPROVAL
 
 
 def _failed_closing(outcome: Outcome, stored: StoredRun, segment: Segment, *, error: Exception) -> Closing:
@@ -191,7 +187,7 @@ def _approval(place: int, item: Any, stored: StoredRun, segment: Segment) -> App
         run_id=segment.run_id,
         segment=segment.number,
         place=place,
-        kind="question" if question is not None else "approval",
+        kind=QUESTION if question is not None else APPROVAL,
         session_id=stored.run.session_id,
         agent=item.agent.name,
         tool=item.name or "",

@@ -7,16 +7,22 @@ program calls in a workflow of its own.
 from __future__ import annotations
 
 import asyncio
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from agents import Agent, InputGuardrail, RunConfig, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner
 
+from timestep.durable import steps
 from timestep.durable.journal.scope import Scope, Segment, active_scope, entered
 from timestep.durable.journal.step import StepFailure
-from timestep.durable.seams import agents_sdk, agents_speed, dbos_sdk, run_state, tool_outputs
+from timestep.durable.seams import agents_sdk, dbos_sdk, run_state, tool_outputs
+from timestep.durable.seams.release_check import AGENTS_RELEASE
 from timestep.durable.states.origin import note_end
-from timestep.durable.steps import guardrails, handoffs, mcp, model_turn, native_tools, tool_call, tool_result
+from timestep.durable.steps import guardrails, native_tools, tool_result
+from timestep.models import http_clients
 from timestep.settings import current_settings
 
 
@@ -49,32 +55,22 @@ class DurableRunner(AgentRunner):
 
 def install() -> None:
     """Put Timestep's functions in the place of the SDK's; may be called again."""
+    http_clients.install()
     native_tools.register_result_types()
     agents_sdk.add_output_property()
     agents_sdk.note_ends_on_states(note_end)
-    agents_speed.install()
+    with AGENTS_RELEASE.optional("The Agents SDK's look at its agents and their tools"):
+        from timestep.durable.seams import agents_speed  # optional: it may need what this release lacks
+
+        agents_speed.install()
     tool_outputs.install(tool_result.shown_output)
-    agents_sdk.install(
-        agents_sdk.Replacements(
-            runner=DurableRunner(),
-            get_model=model_turn.get_model,
-            get_model_settings=model_turn.get_model_settings,
-            invoke_function_tool=tool_call.invoke_function_tool,
-            tool_input_guardrails=guardrails.tool_input_guardrails,
-            tool_output_guardrails=guardrails.tool_output_guardrails,
-            input_guardrail=guardrails.input_guardrail,
-            output_guardrail=guardrails.output_guardrail,
-            execute_handoffs=handoffs.execute_handoffs,
-            list_mcp_tools=mcp.list_mcp_tools,
-            invoke_mcp_tool=mcp.invoke_mcp_tool,
-            shell_execute=native_tools.shell_execute,
-            local_shell_execute=native_tools.local_shell_execute,
-            custom_execute=native_tools.custom_execute,
-            apply_patch_execute=native_tools.apply_patch_execute,
-            computer_capture=native_tools.computer_capture,
-            handle_chat_stream=model_turn.handle_chat_stream,
-        )
-    )
+    agents_sdk.install(agents_sdk.Replacements(runner=DurableRunner(), **_replaced()))
+
+
+def _replaced() -> dict[str, Callable[..., Any]]:
+    """Return the functions of durable/steps that replace those of the SDK, by name: the `REPLACES` of each file."""
+    modules = [import_module(f"{steps.__name__}.{found.name}") for found in pkgutil.iter_modules(steps.__path__)]
+    return {function.__name__: function for module in modules for function in getattr(module, "REPLACES", ())}
 
 
 async def _scope_of_run() -> Scope | None:

@@ -13,8 +13,8 @@ from dbos import DBOS
 
 from timestep.client.sessions import Session
 from timestep.durable.process.engine import engine
-from timestep.ids import STEP_SESSION_WRITE
 from timestep.store.sessions import append_items_once, read_items
+from timestep.words import SESSION_READ, SESSION_WRITE
 
 
 class RunSession:
@@ -70,7 +70,7 @@ async def read_session(session: Any) -> list[Any]:
             return await engine().database.run_until_done(read_items, session.session_id)
         return list(await session.get_items())
 
-    return await DBOS.run_step_async({"name": "session_read"}, read)
+    return await DBOS.run_step_async({"name": SESSION_READ}, read)
 
 
 async def write_session(session: Any, items: list[Any]) -> None:
@@ -88,4 +88,4 @@ async def write_session(session: Any, items: list[Any]) -> None:
         await session.add_items(items)
         return len(items)
 
-    await reservation.run_async({"name": STEP_SESSION_WRITE}, write)
+    await reservation.run_async({"name": SESSION_WRITE}, write)

@@ -25,8 +25,10 @@ from timestep.durable.process import closed_workflows
 from timestep.durable.process.engine import engine, while_launched
 from timestep.durable.process.gate import gate
 from timestep.durable.process.registered_agents import RegisteredAgent, find_agent
-from timestep.durable.seams import dbos_journal, dbos_recovery, dbos_sdk
-from timestep.durable.segment.close import closing_of, reason_of
+from timestep.durable.process.segment_place import at_home
+from timestep.durable.seams import dbos_recovery, dbos_sdk
+from timestep.durable.seams.known_steps import Known
+from timestep.durable.segment.close import closing_of
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome
 from timestep.durable.segment.run import run_segment
 from timestep.durable.steps.limits import limits_with
@@ -46,6 +48,7 @@ from timestep.ids import (
 )
 from timestep.store.runs import StoredRun, get_stored_run, mark_parked
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
+from timestep.words import AGENT_NOT_REGISTERED, COPY, HISTORY_CHANGED, START_RUN, reason_of
 
 MAX_RECOVERY_ATTEMPTS = 20
 """How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""
@@ -68,10 +71,10 @@ def expecting(workflow_id: str) -> Generator[asyncio.Future[Outcome]]:
 async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     """Execute one segment of a run.
 
-    Steps, in order: in a foreign session `session_read`; those of the agent's turns (`model_turn`, `tool_call`,
-    `handoff`, guardrails, `mcp_list_tools`); in a foreign session `session_write`. The start and the close are
-    transactions of their own, harmless when repeated. After the close DBOS records that the stream is closed; only a
-    copy of the journal could replay that, and leaves it out.
+    Steps, in order: in a foreign session `session_read`; those of the agent's turns, one kind a file of durable/steps;
+    in a foreign session `session_write`. The start and the close are transactions of their own, harmless when repeated.
+    After the close DBOS records that the stream is closed; only a copy of the journal could replay that, and leaves it
+    out.
     """
     workflow_id = DBOS.workflow_id or ""
     run_id, number = run_of_segment(workflow_id)
@@ -86,7 +89,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
             raise RunStateError(f"The run {run_id!r} waits for its session.", hint="It starts by itself.")
         return _summary(started, number)
     if entry is None:
-        await _park(started.stored, workflow_id, reason="agent_not_registered")
+        await _park(started.stored, workflow_id, reason=AGENT_NOT_REGISTERED)
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
     segment = _segment(run_id, number, started)
     if segment.stream and number > 1:
@@ -101,7 +104,8 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
         closed_workflows.closed(workflow_id, summary)
         waiting = _expected.get(workflow_id)
         if waiting is not None and not waiting.done() and not closing.continues and not outcome.questions:
-            waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
+            with contextlib.suppress(RuntimeError):  # the loop of the caller has ended
+                waiting.get_loop().call_soon_threadsafe(_settle, waiting, outcome)
         if segment.stream:  # wakes the readers, who look at the run's row
             await segment.writer.close()
     return summary
@@ -123,7 +127,7 @@ async def scheduled_agent_run(scheduled_at: datetime, context: dict[str, Any]) -
             application=engine().settings.name,
         )
 
-    return await DBOS.run_step_async({"name": "start_run"}, start)
+    return await DBOS.run_step_async({"name": START_RUN}, start)
 
 
 async def copy_segment(work: dict[str, Any]) -> str:
@@ -136,7 +140,7 @@ async def copy_segment(work: dict[str, Any]) -> str:
     def copy() -> str:
         return copy_journal(engine().connector, run_id, number)
 
-    return await DBOS.run_step_async({"name": "copy"}, copy)
+    return await DBOS.run_step_async({"name": COPY}, copy)
 
 
 _workflows: dict[str, Callable[..., Any]] = {}
@@ -146,7 +150,7 @@ def register_workflows() -> None:
     """Make the workflows known to DBOS; before it is launched, and again after its registry was destroyed."""
     _workflows[WORKFLOW_AGENT_RUN] = DBOS.workflow(
         name=WORKFLOW_AGENT_RUN, max_recovery_attempts=MAX_RECOVERY_ATTEMPTS
-    )(while_launched(agent_run))
+    )(while_launched(at_home(agent_run)))
     _workflows[WORKFLOW_COPY_SEGMENT] = DBOS.workflow(name=WORKFLOW_COPY_SEGMENT)(while_launched(copy_segment))
     _workflows[WORKFLOW_SCHEDULED_RUN] = DBOS.workflow(name=WORKFLOW_SCHEDULED_RUN)(while_launched(scheduled_agent_run))
 
@@ -191,7 +195,7 @@ def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
         limits=limits_with(stored.request.limits, started.decisions),
         used=started.used or Used(),
         writer=StreamWriter(burst=BURST if number == stored.attempt == 1 else 0),
-        known=dbos_journal.Known(started.recorded),
+        known=Known(started.recorded),
     )
 
 
@@ -201,7 +205,7 @@ async def _run(entry: RegisteredAgent, started: StartedSegment, segment: Segment
     except NotResumable as refused:
         cause = refused.__cause__
         assert isinstance(cause, Exception)
-        await _park(started.stored, workflow_id, reason=reason_of(cause) or "snapshot", error=cause)
+        await _park(started.stored, workflow_id, reason=reason_of(cause), error=cause)
         raise cause from None
     except NotReplayable as refused:
         cause = refused.__cause__
@@ -220,7 +224,7 @@ async def _history_changed(stored: StoredRun, workflow_id: str, cause: Exception
         f"The steps of run {stored.run.run_id!r}{recorded} do not fit the code that replays them, version "
         f"{engine().application_version}: {cause}"
     )
-    await _park(stored, workflow_id, reason="history_changed", error=error)
+    await _park(stored, workflow_id, reason=HISTORY_CHANGED, error=error)
     return error
 
 

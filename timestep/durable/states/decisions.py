@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents import ModelBehaviorError, RunState
+from agents.items import ToolApprovalItem
 
 from timestep.durable.seams import run_state
 from timestep.errors import ApprovalChangedError, SnapshotMismatchError
-from timestep.records import Approval, ApprovalStatus
+from timestep.records import Approval
 from timestep.store.json_text import storable_text
+from timestep.words import ApprovalStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +69,32 @@ def decisions_of_state(state: RunState[Any]) -> list[StateDecision]:
     Raises:
         ApprovalChangedError: a call was changed after the decision about it.
     """
-    found: list[StateDecision] = []
-    for item in state.get_interruptions():
-        try:
-            is_approved, is_sticky, reason = run_state.decision_about(state, item)
-        except ModelBehaviorError as error:  # the SDK knows the call with other arguments
-            raise ApprovalChangedError(
-                f"The call {call_id_of(item)!r} of {item.name!r} was changed after it was decided: {error}"
-            ) from error
-        status: ApprovalStatus = "open" if is_approved is None else "approved" if is_approved else "rejected"
-        found.append(
-            StateDecision(
-                call_id=call_id_of(item),
-                digest=digest_of_arguments(item.arguments or ""),
-                status=status,
-                always=is_sticky,
-                reason=reason,
-            )
+    items = state.get_interruptions()
+    decisions = [_decision_about(state, item) for item in items]
+    are_sticky = run_state.are_for_the_whole_run(decisions)
+    return [
+        StateDecision(
+            call_id=call_id_of(item),
+            digest=digest_of_arguments(item.arguments or ""),
+            status=_status_of(decision),
+            always=is_sticky,
+            reason=decision.reason,
         )
-    return found
+        for item, decision, is_sticky in zip(items, decisions, are_sticky, strict=True)
+    ]
+
+
+def _decision_about(state: RunState[Any], item: ToolApprovalItem) -> run_state.Decision:
+    try:
+        return run_state.decision_about(state, item)
+    except ModelBehaviorError as error:  # the SDK knows the call with other arguments
+        raise ApprovalChangedError(
+            f"The call {call_id_of(item)!r} of {item.name!r} was changed after it was decided: {error}"
+        ) from error
+
+
+def _status_of(decision: run_state.Decision) -> ApprovalStatus:
+    return "open" if decision.is_approved is None else "approved" if decision.is_approved else "rejected"
 
 
 def _apply(state: RunState[Any], item: Any, decision: Approval) -> None:

@@ -40,6 +40,7 @@ from timestep.store.run_states import (
 )
 from timestep.store.runs import StoredRun, find_stored_run, get_stored_run, mark_claimed
 from timestep.store.segments import enqueue_segment
+from timestep.words import kind_of_approval
 
 DECIDED_BY = "program"
 """Who decided, where a program decides on a RunState."""
@@ -206,7 +207,7 @@ def _decide_one(connection: sa.Connection, approval_id: str, wanted: StateDecisi
     row = store.find_approval(connection, approval_id)
     assert row is not None
     if row.status == "open":
-        if row.kind == "question" and wanted.status == "approved":
+        if _is_answered(row) and wanted.status == "approved":
             raise InvalidInputError(
                 f"The call {row.call_id!r} of {row.tool!r} asks a question; it cannot be approved.",
                 hint="Answer it with `answer(run_id, text, by=...)`, or `state.reject(..., rejection_message=answer)`.",
@@ -232,7 +233,12 @@ def _decide_one(connection: sa.Connection, approval_id: str, wanted: StateDecisi
 
 
 def _agrees(row: Approval, wanted: StateDecision) -> bool:
-    return row.status == wanted.status or (row.kind == "question" and row.status == "answered")
+    return row.status == wanted.status or (_is_answered(row) and row.status == "answered")
+
+
+def _is_answered(row: Approval) -> bool:
+    """Whether the row takes an answer, which a state can only hold as a rejection."""
+    return kind_of_approval(row.kind).decision == "answered"
 
 
 def _is_left(connection: sa.Connection, stored: StoredRun) -> bool:

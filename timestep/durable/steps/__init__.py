@@ -1,4 +1,5 @@
 """The kinds of steps, one file a kind, and the retries and limits inside them.
 
-Each file replaces one place of the SDK where an effect happens. What all kinds share belongs in `journal/`.
+Each file replaces the places of the SDK where its effects happen: the runner installs the functions in its `REPLACES`.
+What all kinds share belongs in `journal/`.
 """

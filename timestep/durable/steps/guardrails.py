@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from agents import (
     Agent,
@@ -34,6 +34,7 @@ from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.journal.values import Json, decode_value, encode_value
 from timestep.durable.seams import agents_sdk
 from timestep.errors import ToolResultError
+from timestep.words import INPUT_GUARDRAIL, OUTPUT_GUARDRAIL, TOOL_INPUT_GUARDRAILS, TOOL_OUTPUT_GUARDRAILS
 
 log = logging.getLogger("timestep")
 
@@ -58,7 +59,7 @@ async def input_guardrail(
         return {"ok": _dump(result.output)}
 
     reservation, number = _input_reservation(scope, guardrail)
-    name = f"{scope.path}input_guardrail:{number}:{guardrail.get_name()}"
+    name = f"{scope.path}{INPUT_GUARDRAIL}:{number}:{guardrail.get_name()}"
     envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return InputGuardrailResult(guardrail=guardrail, output=_load(value_of(envelope)))
 
@@ -76,7 +77,7 @@ async def output_guardrail(
         result = await agents_sdk.output_guardrail(guardrail, agent, agent_output, context)
         return {"ok": _dump(result.output)}
 
-    name = scope.step_name("output_guardrail", str(reservation.step_id), guardrail.get_name())
+    name = scope.step_name(OUTPUT_GUARDRAIL, str(reservation.step_id), guardrail.get_name())
     envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
     return OutputGuardrailResult(
         guardrail=guardrail, agent=agent, agent_output=agent_output, output=_load(value_of(envelope))
@@ -93,7 +94,7 @@ async def tool_input_guardrails(
     """Run the input guardrails of one tool call as one step; return the text that rejects the call, if any."""
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     run = functools.partial(agents_sdk.tool_input_guardrails, **named)
-    return await _tool_guardrails("tool_input_guardrails", run, func_tool, tool_context, tool_input_guardrail_results)
+    return await _tool_guardrails(TOOL_INPUT_GUARDRAILS, run, func_tool, tool_context, tool_input_guardrail_results)
 
 
 async def tool_output_guardrails(
@@ -107,18 +108,18 @@ async def tool_output_guardrails(
     """Run the output guardrails of one tool call as one step."""
     named: dict[str, Any] = {"func_tool": func_tool, "tool_context": tool_context, "agent": agent}
     run = functools.partial(agents_sdk.tool_output_guardrails, **named, real_result=real_result)
-    return await _tool_guardrails("tool_output_guardrails", run, func_tool, tool_context, tool_output_guardrail_results)
+    return await _tool_guardrails(TOOL_OUTPUT_GUARDRAILS, run, func_tool, tool_context, tool_output_guardrail_results)
 
 
 async def _tool_guardrails(
-    kind: Literal["tool_input_guardrails", "tool_output_guardrails"],
+    kind: str,
     run: Callable[..., Awaitable[Any]],
     tool: FunctionTool,
     context: ToolContext[Any],
     results: list[Any],
 ) -> Any:
     """Run the guardrails of one kind of one tool call as one step, and return what the SDK concludes of the results."""
-    found = "tool_input_guardrail_results" if kind == "tool_input_guardrails" else "tool_output_guardrail_results"
+    found = "tool_input_guardrail_results" if kind == TOOL_INPUT_GUARDRAILS else "tool_output_guardrail_results"
     scope = active_scope()
     if scope is None or not getattr(tool, kind):
         return await run(**{found: results})
@@ -129,7 +130,7 @@ async def _tool_guardrails(
         return {"ok": [_dump_tool_output(result.output) for result in seen]}
 
     slot = scope.slot_of(context.tool_call_id, context)
-    reserved = slot.input_guardrails if kind == "tool_input_guardrails" else slot.output_guardrails
+    reserved = slot.input_guardrails if kind == TOOL_INPUT_GUARDRAILS else slot.output_guardrails
     reservation = reserved.popleft() if reserved else scope.reserve()
     name = scope.step_name(kind, tool.name, slot.key, str(reservation.step_id))
     envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
@@ -204,3 +205,6 @@ def _load(data: Json) -> GuardrailFunctionOutput:
     return GuardrailFunctionOutput(
         output_info=decode_value(data["output_info"]), tripwire_triggered=data["tripwire_triggered"]
     )
+
+
+REPLACES = (tool_input_guardrails, tool_output_guardrails, input_guardrail, output_guardrail)

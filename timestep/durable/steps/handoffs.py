@@ -10,6 +10,7 @@ from timestep.durable.journal.context_step import run_step_on_context
 from timestep.durable.journal.scope import CallSlot, Scope, active_scope
 from timestep.durable.journal.step import Envelope, value_of
 from timestep.durable.seams import agents_sdk
+from timestep.words import HANDOFF
 
 
 async def execute_handoffs(**named: Any) -> Any:
@@ -36,7 +37,7 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
             return {"ok": target.name}
 
         reservation = slot.calls.popleft() if slot.calls else scope.reserve()
-        name = scope.step_name("handoff", handoff.tool_name, slot.key)
+        name = scope.step_name(HANDOFF, handoff.tool_name, slot.key)
         envelope = await run_step_on_context(scope, reservation, name, body, context=context.context)
         value_of(envelope)
         if target is None:
@@ -46,3 +47,6 @@ def _durable(scope: Scope, slot: CallSlot, handoff: Any) -> Any:
         return target
 
     return on_invoke_handoff
+
+
+REPLACES = (execute_handoffs,)

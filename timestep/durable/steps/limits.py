@@ -9,8 +9,10 @@ from typing import Any
 
 from timestep.durable.journal.halt import Halted, Question
 from timestep.durable.journal.scope import Scope, Segment
+from timestep.errors import LimitReachedError
 from timestep.records import LIMITS, Approval, RunLimits
 from timestep.store.segments import Used
+from timestep.words import LIMIT
 
 
 def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
@@ -40,7 +42,8 @@ def check_limits(scope: Scope, *, agent: str) -> dict[str, Any] | None:
             message = f"The price of {unpriced or 'a model'} is not known, so {name}={limit} cannot be kept."
         details = {"limit": name, "value": limit, "used": value, "message": message}
         fails = segment.limits.on_limit == "fail"
-        raise Halted(Question(kind="limit", agent=agent, call_key=name, details=details, is_fatal=fails))
+        error = LimitReachedError(message)
+        raise Halted(Question(kind=LIMIT, agent=agent, call_key=name, details=details, error=error, is_fatal=fails))
     return values
 
 
@@ -56,7 +59,7 @@ def _seconds_before(segment: Segment) -> list[float]:
 
 def _was_raised(segment: Segment, name: str) -> bool:
     """Whether a person has raised this limit, and so knows what its counting leaves out."""
-    return any(each.kind == "limit" and (each.details or {}).get("limit") == name for each in segment.decisions)
+    return any(each.kind == LIMIT and (each.details or {}).get("limit") == name for each in segment.decisions)
 
 
 def used_by(segment: Segment) -> Used:
@@ -83,6 +86,6 @@ def limits_with(limits: RunLimits | None, decisions: Sequence[Approval]) -> RunL
     if limits is None:
         return None
     for decision in decisions:
-        if decision.kind == "limit" and decision.status == "answered":
+        if decision.kind == LIMIT and decision.status == "answered":
             limits = dataclasses.replace(limits, **decision.answer["limits"])
     return limits

@@ -1,8 +1,8 @@
 """MCP in durable runs: the tool list is a step, a call runs inside its `tool_call` step.
 
-Servers are connected when they are first needed, in the process that executes, and stay connected until the engine
-stops. A replayed list needs no server. A server belongs to the event loop that connected it; calls from another loop
-are handed over.
+Servers are connected when they are first needed, in the process that executes, and stay connected until it stops, or
+until their event loop ends. A replayed list needs no server. A server belongs to the event loop that connected it;
+calls from another loop are handed over.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
-import logging
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,30 +22,25 @@ from timestep.durable.journal.scope import active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.states.tool_lists import recorded_tool_list
-
-log = logging.getLogger("timestep")
-
-CLOSE_SECONDS = 10
-"""How long a server may take to close."""
+from timestep.event_loops import is_usable, of_running_loop
+from timestep.words import MCP_LIST_TOOLS
 
 _TOOLS: TypeAdapter[list[MCPTool]] = TypeAdapter(list[MCPTool])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Home:
-    """The loop that a server belongs to; `ready` is done when it is connected."""
+    """The loop that a server belongs to; `ready` is done when it is connected, `over` ends the connection."""
 
     server: MCPServer
     loop: asyncio.AbstractEventLoop
     manager: MCPServerManager
     ready: Future[None]
+    over: asyncio.Event
 
 
 _homes: dict[int, _Home] = {}
 """Servers that this process connects or has connected, by identity."""
-
-_connecting: set[asyncio.Task[None]] = set()
-"""Keeps the tasks that connect from being collected."""
 
 
 async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any], agent: Any) -> list[MCPTool]:
@@ -62,7 +56,7 @@ async def list_mcp_tools(server: MCPServer, run_context: RunContextWrapper[Any],
         return {"ok": _TOOLS.dump_python(tools, mode="json", by_alias=True, exclude_none=True)}
 
     reservation = scope.reserve()
-    name = scope.step_name("mcp_list_tools", server.name, str(reservation.step_id))
+    name = scope.step_name(MCP_LIST_TOOLS, server.name, str(reservation.step_id))
     envelope = await run_step(scope.segment, reservation, name, body)
     if "ok" in envelope:
         scope.segment.record.mcp_tools[server.name] = envelope["ok"]
@@ -74,25 +68,6 @@ async def invoke_mcp_tool(server: MCPServer, *arguments: Any, **named: Any) -> A
     if not dbos_sdk.is_in_step():
         return await agents_sdk.invoke_mcp_tool(server, *arguments, **named)
     return await _at_home(server, lambda: agents_sdk.invoke_mcp_tool(server, *arguments, **named))
-
-
-def has_mcp_servers() -> bool:
-    """Whether this process has connected a server that is not closed yet."""
-    return bool(_homes)
-
-
-async def close_mcp_servers() -> None:
-    """Disconnect the servers that this process connected, each on its own loop; those of a loop that ended are gone."""
-    homes = list(_homes.values())
-    _homes.clear()
-    for home in homes:
-        if not home.loop.is_running():
-            continue
-        try:
-            closing = asyncio.run_coroutine_threadsafe(home.manager.cleanup_all(), home.loop)
-            await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_SECONDS)
-        except Exception as error:  # noqa: BLE001 - the others are closed too, and the engine has ended
-            log.warning("The MCP server %s did not close: %s: %s", home.server.name, type(error).__name__, error)
 
 
 async def _at_home(server: MCPServer, function: Any) -> Any:
@@ -110,25 +85,45 @@ async def _at_home(server: MCPServer, function: Any) -> Any:
 async def _connect(server: MCPServer, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     """Return the loop of a server when it is connected; parallel runs wait for one connection."""
     home = _homes.get(id(server))
-    if home is None or home.loop.is_closed():
+    if home is None or not is_usable(home.loop):
         if getattr(server, "session", True) is not None and home is None:  # connected by the program itself
             return loop
-        home = _Home(server=server, loop=loop, manager=MCPServerManager([server], strict=True), ready=Future())
+        manager = MCPServerManager([server], strict=True)
+        home = _Home(server=server, loop=loop, manager=manager, ready=Future(), over=asyncio.Event())
         _homes[id(server)] = home
         # Without this task's context variables: a connection outlives the step that made it, and its cancellation.
-        _connecting.add(task := loop.create_task(_connect_home(home), context=contextvars.Context()))
-        task.add_done_callback(_connecting.discard)
+        task = loop.create_task(_hold(home), context=contextvars.Context())
+        of_running_loop(home, lambda: task, lambda _: _disconnect(home, task))
     await asyncio.shield(asyncio.wrap_future(home.ready))
     return home.loop
 
 
-async def _connect_home(home: _Home) -> None:
+async def _hold(home: _Home) -> None:
+    """Connect a server, and disconnect it when it is over or this task is cancelled, as the end of its loop does."""
     try:
         await home.manager.connect_all()
     except BaseException as error:
-        _homes.pop(id(home.server), None)
+        _forget(home)
         home.ready.set_exception(error)
         if not isinstance(error, Exception):
             raise
-    else:
-        home.ready.set_result(None)
+        return
+    home.ready.set_result(None)
+    try:
+        await home.over.wait()
+    finally:
+        _forget(home)
+        await home.manager.cleanup_all()
+
+
+async def _disconnect(home: _Home, task: asyncio.Task[None]) -> None:
+    home.over.set()
+    await asyncio.wait((task,))
+
+
+def _forget(home: _Home) -> None:
+    if _homes.get(id(home.server)) is home:
+        del _homes[id(home.server)]
+
+
+REPLACES = (list_mcp_tools, invoke_mcp_tool)

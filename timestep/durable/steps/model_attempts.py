@@ -22,8 +22,10 @@ from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.model_retry import failure_of, seconds_to_retry
 from timestep.durable.steps.rate_limits import CallLimits
 from timestep.errors import IncompleteModelResponseError
+from timestep.models.clients import base_url_of
 from timestep.models.model_chain import ARGUMENTS, ModelChain, check_behaviour
 from timestep.pricing import price_of
+from timestep.words import TEXT_DELTA
 
 log = logging.getLogger("timestep")
 
@@ -226,7 +228,7 @@ class _ModelAttempts:
                     call.forward.put_nowait(event)
                     self.was_seen = self.was_seen or event.type not in UNSEEN_EVENTS
                 if event.type == "response.output_text.delta":
-                    text = {"type": "text_delta", "text": event.delta, "agent": call.agent.name}
+                    text = {"type": TEXT_DELTA, "text": event.delta, "agent": call.agent.name}
                     call.events.add(text, retry=self.retry)
                 elif event.type == "response.output_item.done":
                     output.append(event.item)
@@ -259,7 +261,7 @@ def cost_of(model: Model, named: str | None, usage: Usage, *, at: float) -> dict
         cached_tokens=cached.cached_tokens or 0,
         cache_write_tokens=getattr(cached, "cache_write_tokens", 0) or 0,
         output_tokens=usage.output_tokens,
-        base_url=agents_sdk.base_url_of(model),
+        base_url=base_url_of(model),
         at=datetime.fromtimestamp(at, UTC),
     )
     if price is None:

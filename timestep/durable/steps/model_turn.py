@@ -26,6 +26,7 @@ from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.limits import check_limits
 from timestep.durable.steps.model_attempts import Answer, ModelCall, ask_until_answered
 from timestep.models.model_chain import ARGUMENTS
+from timestep.words import MODEL_TURN, REFUSED, TURN_FINISHED
 
 RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 USAGE: TypeAdapter[Usage] = TypeAdapter(Usage)
@@ -114,7 +115,7 @@ class _ModelTurn:
         scope.turn += 1
         arguments = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
         return cls(
-            model=model, scope=scope, name=scope.step_name("model_turn", agent_name(model.agent)), arguments=arguments
+            model=model, scope=scope, name=scope.step_name(MODEL_TURN, agent_name(model.agent)), arguments=arguments
         )
 
     async def run(self, forward: asyncio.Queue[Any] | None = None) -> Envelope:
@@ -129,7 +130,7 @@ class _ModelTurn:
                 seconds = round(time.time() - started, 3)
                 events.add(
                     {
-                        "type": "turn_finished",
+                        "type": TURN_FINISHED,
                         "agent": self.model.agent.name,
                         "model": answer.model,
                         "seconds": seconds,
@@ -159,7 +160,7 @@ class _ModelTurn:
         record.model_turns.append({"step": self.name, "agent": agent, "envelope": recorded, "usage": response.usage})
         for number, refused in enumerate(recorded.get("refused", ()), 1):
             usage = USAGE.validate_python(refused["usage"])
-            step = f"{self.name}:refused:{number}"
+            step = f"{self.name}{REFUSED}{number}"
             record.refused_turns.append({"step": step, "agent": agent, "envelope": refused, "usage": usage})
         self.scope.plan(response.output, self.arguments.get("tools") or [])
         return response
@@ -212,3 +213,6 @@ def _response_usage(usage: Usage) -> ResponseUsage:
         input_tokens_details=usage.input_tokens_details,
         output_tokens_details=usage.output_tokens_details,
     )
+
+
+REPLACES = (get_model, get_model_settings, handle_chat_stream)

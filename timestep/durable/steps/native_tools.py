@@ -204,3 +204,6 @@ def _arguments(call: Any) -> str:
         if value is not None:
             return TypeAdapter(Any).dump_json(value).decode()
     return ""
+
+
+REPLACES = (shell_execute, local_shell_execute, custom_execute, apply_patch_execute, computer_capture)

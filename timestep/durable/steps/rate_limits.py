@@ -30,11 +30,12 @@ from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.step_events import StepEvents
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.gate import gate
-from timestep.durable.seams import agents_sdk
 from timestep.durable.steps.model_retry import seconds_refused
+from timestep.models.clients import base_url_of
 from timestep.models.multi_model import OPENAI
 from timestep.records import RateLimit
 from timestep.store.rate_limits import Share, Verdict, pause, seconds_of_tokens, settle_tokens, take
+from timestep.words import WAITING_FOR_RATE_LIMIT
 
 log = logging.getLogger("timestep")
 
@@ -88,7 +89,7 @@ class CallLimits:
             arguments: What the model is asked; its tokens are estimated.
         """
         configured = engine().settings.rate_limits if is_engine_launched() else {}
-        url = urlsplit(agents_sdk.base_url_of(model) or "")
+        url = urlsplit(base_url_of(model) or "")
         found = {key: limit for key, limit in configured.items() if _holds(key, name, url, is_named=is_named)}
         own_key = "@".join(filter(None, (name, _address(url))))
         pause_key = min(found, key=lambda key: _breadth(key, name), default=own_key)
@@ -149,7 +150,7 @@ class CallLimits:
         seconds = round(verdict.seconds, 3)
         log.info("Run %s: waiting for rate limit %s, %s s or more.", self._segment.run_id, verdict.key, seconds)
         told.add(
-            {"type": "waiting_for_rate_limit", "agent": self._agent, "limit": verdict.key, "seconds": seconds},
+            {"type": WAITING_FOR_RATE_LIMIT, "agent": self._agent, "limit": verdict.key, "seconds": seconds},
             retry=retry,
         )
 

@@ -37,6 +37,7 @@ from timestep.durable.steps.tool_result import HAS_RUN, envelope_of
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import UnsupportedError
 from timestep.records import ToolCall
+from timestep.words import TOOL_CALL, TOOL_FINISHED, TOOL_STARTED
 
 log = logging.getLogger("timestep")
 
@@ -124,7 +125,7 @@ async def run_call(
     segment, key = scope.segment, scope.call_key(slot)
     step = _CallStep(
         scope=scope,
-        name=scope.step_name("tool_call", asked.tool, slot.key),
+        name=scope.step_name(TOOL_CALL, asked.tool, slot.key),
         key=key,
         asked=asked,
         body=body,
@@ -177,8 +178,8 @@ class _CallStep:
         )
         before, started_at = fingerprint(asked.context), time.time()
         settled = await self._settled(call, started_at) if self.on_crash != "repeat" else None
-        what = {"tool": asked.tool, "call_id": asked.call_id}
-        events.add({"type": "tool_started", **what, "arguments": asked.arguments})
+        tool, call_id = asked.tool, asked.call_id
+        events.add({"type": TOOL_STARTED, "tool": tool, "call_id": call_id, "arguments": asked.arguments})
         if settled is not None:
             envelope = settled
         else:
@@ -187,7 +188,7 @@ class _CallStep:
         envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
         if self.has_run:
             envelope |= self._changes(before)
-        events.add({"type": "tool_finished", **what, "is_error": "error" in envelope})
+        events.add({"type": TOOL_FINISHED, "tool": tool, "call_id": call_id, "is_error": "error" in envelope})
         return envelope
 
     def _changes(self, before: Fingerprint) -> Envelope:
@@ -262,3 +263,6 @@ async def _run_sub_agent(
             return await agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         finally:
             dbos_sdk.set_context(outer)
+
+
+REPLACES = (invoke_function_tool,)

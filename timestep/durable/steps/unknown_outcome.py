@@ -12,9 +12,11 @@ from timestep.durable.journal.halt import Halted, Question
 from timestep.durable.journal.scope import Segment
 from timestep.durable.journal.step import Envelope
 from timestep.durable.process.engine import engine
+from timestep.errors import OutcomeUnknownError
 from timestep.records import Approval, ToolCall
 from timestep.store.json_text import storable_text
 from timestep.store.tool_calls import ToolCallRow, reserve_call, restart_call
+from timestep.words import OUTCOME_UNKNOWN
 
 
 async def settle_or_reserve(
@@ -60,7 +62,7 @@ def _settlement(segment: Segment, known: ToolCallRow) -> dict[str, Any] | None:
 def _is_about(decision: Approval, known: ToolCallRow) -> bool:
     details = decision.details or {}
     return (
-        decision.kind == "outcome_unknown"
+        decision.kind == OUTCOME_UNKNOWN
         and decision.call_key == known.call_key
         and details.get("started_at") == _iso(known.started_at)
     )
@@ -68,13 +70,16 @@ def _is_about(decision: Approval, known: ToolCallRow) -> bool:
 
 def _question(known: ToolCallRow, *, is_fatal: bool) -> Question:
     return Question(
-        kind="outcome_unknown",
+        kind=OUTCOME_UNKNOWN,
         agent=known.agent,
         tool=known.tool,
         call_id=known.call_id,
         call_key=known.call_key,
         arguments=known.arguments,
         details={"segment": known.segment, "attempt": known.attempt, "started_at": _iso(known.started_at)},
+        error=OutcomeUnknownError(
+            f"The call {known.call_id!r} of {known.tool!r} was started, and its process died before it was recorded."
+        ),
         is_fatal=is_fatal,
     )
 
