@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
@@ -415,3 +417,8 @@ def _private_texts(nodes: Iterable[ast.AST]) -> Iterator[ast.Constant]:
     for node in (each for outer in nodes for each in ast.walk(outer)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and PRIVATE.fullmatch(node.value):
             yield node
+
+
+if __name__ == "__main__":  # in a process of its own, where nothing of the packages is replaced yet
+    root, *modules = map(Path, sys.argv[1:])
+    print(json.dumps({str(module): [asdict(use) for use in uses_of(module, root)] for module in modules}))
