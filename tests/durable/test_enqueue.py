@@ -13,15 +13,11 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from dbos import DBOS
 
 from timestep import (
-    QueueLimits,
     Session,
-    create_queue,
     queue_agent_workflow,
-    queue_many,
     register_agents,
     run_agent_workflow,
 )
-from timestep.client.queues import get_queue, pause_queue
 from timestep.client.runs import cancel_run, resume_run
 from timestep.durable.process.engine import engine as launched_engine
 from timestep.durable.process.registered_agents import forget_agents
@@ -32,78 +28,11 @@ def says(*texts: str, name: str = "assistant", **options: Any) -> Agent[Any]:
     return Agent(name=name, model=ScriptedModel([[assistant_message(text)] for text in texts]), **options)
 
 
-async def test_a_plain_call_returns_a_handle_whose_result_is_awaited(engine: Any, new_id: str) -> None:
-    handle = queue_agent_workflow(says("Hello"), "Hi", Session(f"s-{new_id}"), workflow_id=new_id)
-    result = await handle.get_result()
-
-    assert (handle.run_id, handle.workflow_id, handle.get_workflow_id()) == (new_id, new_id, new_id)
-    assert (result.output, result.run_id, result.status) == ("Hello", new_id, "succeeded")
-    assert engine.run(new_id)["queue"] == "timestep_agent_queue"
-    assert len(await Session(f"s-{new_id}").get_items()) == 2
-
-
-async def test_an_awaited_call_returns_the_handle_too(engine: Any, new_id: str) -> None:
-    handle = await queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id)
-
-    assert (await handle.get_result())["output"] == "Hello"
-
-
-async def test_a_result_is_read_plainly_under_a_running_loop(engine: Any, new_id: str) -> None:
-    handle = queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id)
-    result = handle.get_result()
-
-    assert result.output == "Hello"
-    assert result["output"] == "Hello"
-    assert "output" in result
-    assert handle.get_status() == "succeeded"
-
-
-def test_a_result_is_read_plainly_without_a_loop(engine: Any, new_id: str) -> None:
-    handle = queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id)
-
-    assert handle.get_result().output == "Hello"
-
-
-async def test_the_status_is_read_plainly_and_awaited(engine: Any, new_id: str) -> None:
-    go_on = threading.Event()
-
-    @function_tool
-    def wait() -> str:
-        return str(go_on.wait(60))
-
-    agent = Agent(
-        name="assistant",
-        tools=[wait],
-        model=ScriptedModel([[function_call("wait", {}, call_id="c1")], [assistant_message("done")]]),
-    )
-    handle = queue_agent_workflow(agent, "Hi", workflow_id=new_id)
-    assert handle.get_status() in ("queued", "running")
-    engine.wait_for_status(new_id, "running")
-    assert await handle.get_status() == "running"
-    go_on.set()
-    await handle.get_result()
-
-    assert handle.get_status() == "succeeded"
-
-
 async def test_the_run_is_stored_when_the_call_returns(engine: Any, new_id: str) -> None:
     queue_agent_workflow(says("Hello"), "Hi", workflow_id=new_id, delay_seconds=3600)
 
     assert engine.status(new_id) == "queued"
     assert engine.value("select status from dbos.workflow_status where workflow_uuid = %s", new_id) == "DELAYED"
-
-
-async def test_the_default_queue_starts_fifty_in_a_minute(engine: Any) -> None:
-    [queue] = [queue for queue in await DBOS.list_queues_async() if queue.name == "timestep_agent_queue"]
-
-    assert queue.limiter == {"limit": 50, "period": 60}
-
-
-async def test_a_queue_of_another_name_is_made_on_first_use(engine: Any, new_id: str) -> None:
-    handle = queue_agent_workflow(says("Hello"), "Hi", queue_name="slow-lane", workflow_id=new_id)
-
-    assert (await handle.get_result()).output == "Hello"
-    assert engine.run(new_id)["queue"] == "slow-lane"
 
 
 async def test_a_smaller_priority_number_runs_first(engine: Any, new_id: str) -> None:
@@ -161,62 +90,6 @@ async def test_a_time_limit_does_not_count_the_time_in_the_queue(engine: Any, ne
     assert (run["started_at"] - run["created_at"]).total_seconds() > 1.4
 
 
-async def test_many_runs_are_queued_in_few_transactions_once(engine: Any, new_id: str) -> None:
-    register_agents(says("Hello"))
-    await DBOS.register_queue_async("many", polling_interval_sec=0.1)
-    runs = [{"input_items": "Hi", "workflow_id": f"{new_id}-{number}", "session_id": new_id} for number in range(1200)]
-    shared: dict[str, Any] = {"queue_name": "many", "delay_seconds": 3600, "priority": 3}
-    handles = queue_many(runs, "assistant", **shared)
-    again = queue_many(runs, "assistant", **shared)
-
-    assert [handle.run_id for handle in handles] == [handle.run_id for handle in again]
-    stored = engine.query(
-        "select count(*) as runs, count(distinct xmin::text) as transactions, "
-        "bool_and(priority = 3 and queue = 'many') as fits from timestep.runs where session_id = %s", new_id,
-    )  # fmt: skip
-    assert stored == [{"runs": 1200, "transactions": 3, "fits": True}]
-    order = engine.query("select id from timestep.runs where session_id = %s order by session_place", new_id)
-    assert [row["id"] for row in order] == [run["workflow_id"] for run in runs]
-
-
-async def test_texts_are_queued_and_a_bad_run_is_named_before_any_is_stored(engine: Any, new_id: str) -> None:
-    await DBOS.register_queue_async("many", polling_interval_sec=0.1)
-    handles = queue_many(["Hi", "Hi"], says("one", "two"), queue_name="many")
-    assert sorted([(await handle.get_result()).output for handle in handles]) == ["one", "two"]
-
-    good = {"input_items": "Hi", "workflow_id": new_id}
-    for bad, words in (
-        ({"input_items": ""}, "Run 2 of the batch: The input is empty"),
-        ({"input_items": "Hi", "prio": 1}, "Run 2 of the batch: It has no parameter 'prio'"),
-        ({"input_items": "Hi", "priority": True}, "Run 2 of the batch: priority is"),
-    ):
-        with pytest.raises(TimestepError, match=words):
-            queue_many([good, bad], says("Hello"))
-    assert engine.status(new_id) is None
-
-
-async def test_a_declared_queue_has_its_limits_and_stays_paused_when_it_is_declared_again(engine: Any) -> None:
-    connector = launched_engine().connector
-    create_queue("declared", global_concurrency=2, rate_limit=7)
-    await asyncio.to_thread(pause_queue, connector, "declared")
-    create_queue("declared", global_concurrency=3)
-
-    found = await asyncio.to_thread(get_queue, connector, "declared")
-    assert (found.limits, found.is_paused) == (QueueLimits(global_concurrency=3), True)
-
-
-async def test_a_partitioned_queue_takes_runs_with_a_partition_alone(engine: Any, new_id: str) -> None:
-    create_queue("parts", partition_concurrency=1, polling_interval_seconds=0.1)
-    agent = says("one")
-    with pytest.raises(InvalidInputError, match="has no partition_key"):
-        queue_agent_workflow(agent, "Hi", queue_name="parts")
-    with pytest.raises(InvalidInputError, match="is not partitioned"):
-        queue_agent_workflow(agent, "Hi", partition_key="ann")
-    same = {"queue_name": "parts", "partition_key": "ann", "deduplication_id": new_id}
-
-    assert (await queue_agent_workflow(agent, "Hi", **same).get_result()).output == "one"
-
-
 @pytest.mark.parametrize(
     "option",
     [
@@ -259,20 +132,6 @@ async def test_a_queued_run_and_a_direct_one_of_one_id_are_one_run(engine: Any, 
     assert len(agent.model.calls) == 1
     with pytest.raises(RunInputMismatchError):
         await run_agent_workflow(agent, "Something else", workflow_id=new_id)
-
-
-async def test_a_failed_run_raises_its_own_error_at_the_handle(engine: Any, new_id: str) -> None:
-    class Trouble(ValueError):
-        pass
-
-    agent = Agent(name="assistant", model=ScriptedModel([LookupError("no such thing")]))
-    handle = queue_agent_workflow(agent, "Hi", workflow_id=new_id)
-
-    with pytest.raises(LookupError, match="no such thing"):
-        await handle.get_result()
-    with pytest.raises(LookupError, match="no such thing"):
-        handle.get_result().output  # noqa: B018 - reading it blocks and raises
-    assert handle.get_status() == "failed"
 
 
 async def test_context_limits_and_stream_go_with_the_run(engine: Any, new_id: str) -> None:

@@ -14,7 +14,7 @@ from own_workflows import again, workflow
 
 from timestep import Client, gather_runs, queue_agent_workflow, run_agent_workflow, wait_run
 from timestep.durable.process.gate import gate
-from timestep.errors import InvalidInputError, RunCancelledError, RunNotFoundError, UnsupportedError
+from timestep.errors import RunCancelledError, UnsupportedError
 
 FAN_OUT = 3
 
@@ -45,21 +45,6 @@ async def test_a_run_in_a_tool_is_a_child_with_an_id_made_of_the_call(engine: An
     assert children(engine, new_id) == [f"{new_id}:1:c1:1"]
     assert engine.output(new_id, "tool_call:1:ask:c1")["ok"] == "done 0"
     assert engine.status(f"{new_id}:1:c1:1") == "succeeded"
-
-
-async def test_a_tool_fans_out_and_gathers_in_order(engine: Any, new_id: str) -> None:
-    @function_tool
-    async def ask_all() -> list[str]:
-        handles = [queue_agent_workflow(agent, f"Look {number}") for number in range(FAN_OUT)]
-        return [result.run_id for result in await gather_runs(*handles)]
-
-    agent = clerk(FAN_OUT)
-    await run_agent_workflow(boss(ask_all), "Go", workflow_id=new_id)
-
-    expected = [f"{new_id}:1:c1:{number + 1}" for number in range(FAN_OUT)]
-    assert children(engine, new_id) == expected
-    assert engine.value("select result::text from timestep.tool_calls where run_id = %s", new_id) is not None
-    assert [engine.status(each) for each in expected] == ["succeeded"] * FAN_OUT
 
 
 async def test_a_workflow_fans_out_and_a_replay_starts_nothing_again(engine: Any, new_id: str) -> None:
@@ -106,26 +91,6 @@ async def test_a_run_in_a_step_that_is_no_tool_needs_an_id(engine: Any, new_id: 
 
     with SetWorkflowID(new_id):
         assert await workflow(own)() == "done 0"
-
-
-async def test_what_a_run_ended_with_is_raised_when_all_have_ended(engine: Any) -> None:
-    good, bad = clerk(2), Agent[Any](name="bad", model=ScriptedModel([ValueError("broken")]))
-    handles = [queue_agent_workflow(agent, "Look") for agent in (good, bad, good)]
-
-    with pytest.raises(ValueError, match="broken"):
-        await gather_runs(*handles)
-    assert [engine.status(each.run_id) for each in handles] == ["succeeded", "failed", "succeeded"]
-    first, second, third = await gather_runs(*handles, return_exceptions=True)
-    assert isinstance(second, ValueError)
-    assert {first.output, third.output} == {"done 0", "done 1"}
-
-
-async def test_what_is_no_run_is_refused(engine: Any) -> None:
-    with pytest.raises(RunNotFoundError, match="nobody"):
-        await gather_runs("nobody")
-    with pytest.raises(InvalidInputError, match="handles and run ids"):
-        await gather_runs(1)  # type: ignore[arg-type]
-    assert await gather_runs() == []
 
 
 @pytest.mark.parametrize("is_direct", [True, False], ids=["run_agent_workflow", "gather_runs"])
