@@ -148,7 +148,9 @@ def test_the_queues_of_the_settings_are_made(database: Any, settings_of_module: 
     assert made == {"concurrency": 2, "rate_limit_max": 50}
 
 
-def test_the_database_of_another_application_is_refused(database: Any) -> None:
+def test_the_database_of_another_application_is_refused_and_no_connection_is_left(
+    database: Any, server: Any, until: Any
+) -> None:
     ensure_dbos_launched()
     cleanup_dbos()
     database.query("update dbos.queues set application_name = 'shop'")
@@ -158,6 +160,10 @@ def test_the_database_of_another_application_is_refused(database: Any) -> None:
 
     assert "PG_CONNECTION_URI" in refused.value.hint
     assert not is_dbos_launched()
+    cleanup_dbos()
+    count = "select count(*) from pg_stat_activity where datname = %s"
+    with server.connect("postgres", autocommit=True) as connection:
+        until(lambda: connection.execute(count, [database.name]).fetchone() == (0,), "all connections are closed")
 
 
 def test_a_run_whose_event_loop_has_ended_goes_on_in_this_process(database: Any, new_id: str) -> None:

@@ -208,6 +208,7 @@ def _launch(queues: Sequence[str] | None) -> None:
     runner.install()
     gate.reset()
     listened = None if queues is None else [*queues, SEGMENT_QUEUE] if queues or registered_names() else []
+    connector = Connector(database, application=settings.name)
     executor = Executor(database, settings, version=version, gate=gate, queues=queues)
     executor.start()
     try:
@@ -216,7 +217,6 @@ def _launch(queues: Sequence[str] | None) -> None:
             DBOS.listen_queues(listened)
         register_workflows()
         _quieten()
-        connector = Connector(database, application=settings.name)
         _catch_up(connector)
         DBOS.launch()
         home_loop.set_own(dbos_sdk.own_loop())
@@ -234,6 +234,7 @@ def _launch(queues: Sequence[str] | None) -> None:
         apply_waiting_schedules()
     except BaseException as error:
         executor.stop()
+        connector.close()
         set_engine(None)
         with contextlib.suppress(Exception):
             DBOS.destroy()
