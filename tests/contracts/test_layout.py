@@ -22,37 +22,39 @@ SUITES = {"contracts", "examples", "fixtures", "real_model", "recovery", "server
 ELSEWHERE = {
     "cli/assistant": "cli/test_models",
     "cli/connect": "cli/test_runs",
-    **{
-        f"cli/demo/{name}": "cli/test_demo"
-        for name in ("child", "local_model", "models", "proof", "scenario", "screen", "side_log")
-    },
     "cli/processes": "cli/test_worker",
     "cli/quiet": "cli/test_run",
     "cli/runs/asked": "cli/test_approvals",
     "cli/runs/decide": "cli/test_approvals",
     "cli/runs/ending": "cli/test_run",
     "client/asked": "cli/test_approvals",
+    "client/class_names": "durable/journal/test_values",
     "client/connector": "client/test_client",
     "client/database": "cli/test_db",
+    "client/readable": "durable/journal/test_values_in_runs",
     "client/runs": "recovery/test_cancel_timeout",
+    "durable/journal/context_step": "durable/journal/test_context_changes",
     "durable/journal/halt": "durable/steps/test_unknown_outcome",
     "durable/process/agent_definition": "durable/test_start",
     "durable/process/closed_workflows": "durable/segment/test_close",
     "durable/process/ended_runs": "durable/test_gather",
     "durable/process/engine": "runtime/test_launch",
+    "durable/process/kept_types": "durable/journal/test_values_not_kept",
     "durable/process/registered_agents": "durable/test_start",
     "durable/process/running_steps": "recovery/test_cancel_timeout",
+    "durable/process/segment_place": "durable/process/test_home_loop",
     "durable/process/threads": "runtime/test_launch",
     "durable/process/tool_policies": "durable/steps/test_unknown_outcome",
     "durable/seams/agents_sdk": "contracts/test_private_names",
     "durable/seams/agents_speed": "contracts/test_private_names",
     "durable/seams/dbos_journal": "durable/test_without_short_ways",
-    "durable/seams/dbos_speed": "durable/test_without_short_ways",
     "durable/seams/dbos_recovery": "recovery/test_takeover",
     "durable/seams/dbos_sdk": "contracts/test_private_names",
+    "durable/seams/dbos_speed": "durable/test_without_short_ways",
     "durable/seams/release_check": "contracts/test_private_names",
     "durable/seams/run_state": "durable/states/test_resume",
     "durable/seams/sdk_calls": "durable/journal/test_scope",
+    "durable/seams/tool_outputs": "durable/journal/test_values_in_runs",
     "durable/segment/outcome": "durable/segment/test_close",
     "durable/segment/runner": "durable/test_conversation",
     "durable/segment/session": "durable/test_conversation",
@@ -60,11 +62,13 @@ ELSEWHERE = {
     "durable/states/context": "durable/states/test_saved_context",
     "durable/states/origin": "durable/states/test_resume",
     "durable/states/output": "durable/test_result",
+    "durable/states/state_json": "durable/states/test_contexts_come_back",
     "durable/states/tool_lists": "durable/steps/test_mcp",
+    "durable/steps/tool_result": "durable/steps/test_tool_call_values",
+    "home_loop": "durable/process/test_home_loop",
     "ids": "durable/segment/test_request",
     "inputs": "durable/segment/test_request",
     "models/checks": "cli/test_models",
-    "models/clients": "models/test_ollama_provider",
     "models/listing": "cli/test_models",
     "models/ollama_call": "models/test_ollama_model",
     "models/ollama_stream": "models/test_from_ollama",
@@ -81,6 +85,14 @@ ELSEWHERE = {
     "store/stream_segments": "client/test_events",
     "store/tables": "store/test_migrations",
     "tools/ask_user": "durable/test_interruptions",
+    **{
+        f"cli/demo/{name}": "cli/test_demo"
+        for name in ("child", "local_model", "models", "proof", "scenario", "screen", "side_log")
+    },
+    **{
+        f"durable/values/{name}": "durable/journal/test_values_come_back"
+        for name in ("annotations", "keeping", "registered_types", "scalars", "structure", "type_references")
+    },
 }
 """Modules without a file of their name, and the test that shows what they do."""
 
