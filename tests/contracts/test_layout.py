@@ -69,6 +69,7 @@ ELSEWHERE = {
     "ids": "durable/segment/test_request",
     "inputs": "durable/segment/test_request",
     "models/checks": "cli/test_models",
+    "models/clients": "models/test_ollama_provider",
     "models/listing": "cli/test_models",
     "models/ollama_call": "models/test_ollama_model",
     "models/ollama_stream": "models/test_from_ollama",
