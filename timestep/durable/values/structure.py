@@ -17,6 +17,7 @@ import dataclasses
 import enum
 import functools
 import math
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
@@ -60,6 +61,9 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
     float: float.__float__,
     bytes: lambda value: bytes(memoryview(value)),
 }
+
+_found: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+"""Names of classes by which they were found."""
 
 
 class NotKept(Exception):
@@ -329,8 +333,12 @@ def _model(kind: type[BaseModel], node: dict[str, Json], fields: dict[str, Any],
 
 
 def _findable_name(kind: type, at: Place) -> str:
+    name = _found.get(kind)
+    if name is not None:
+        return name
     name = name_of_class(kind)
     if isinstance(reference_of(kind), dict) or find_class(name) is kind:
+        _found[kind] = name
         return name
     raise NotKept(f"{path_of(at)} is {_article(kind)}, a class that another process cannot find")
 
