@@ -106,6 +106,49 @@ def test_tools_that_raise_no_exception_are_failing_tools_and_the_next_run_goes_o
     }  # fmt: skip
 
 
+ENDING = """
+import asyncio, sys
+from pathlib import Path
+from agents import Agent, function_tool
+from shop import Scripted, leave
+
+
+async def end() -> None:
+    sys.exit(1)
+
+
+@function_tool
+async def end_the_loop() -> str:
+    leave("tool end_the_loop")
+    if not Path("release").exists():
+        await asyncio.ensure_future(end())
+    return "survived"
+
+
+def script(done, said):
+    return "all over" if done else [("c", "end_the_loop", {})]
+
+
+ender = Agent(name="ender", tools=[end_the_loop], model=Scripted("tiny", script))
+"""
+
+
+def test_a_worker_whose_event_loop_is_ended_gives_its_runs_up_and_ends_with_an_error(shop: Shop) -> None:
+    (shop.folder / "ending.py").write_text(ENDING)
+    shop.call("run", "Go", "--agent", "ender", "--id", "ended", "--detach")
+    with worker(shop, "ending.py") as process:
+        _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1
+    assert re.search(r"error: The event loop of the executor '\S+' has ended: code that it ran ended it\.", err)
+    assert "hint: " in err
+    assert "ended" in shop.call("runs", "list", "--stranded").stdout
+    assert re.search(r"warn  stranded runs +ended: ", shop.call("doctor").stdout)
+    shop.release()
+    with worker(shop, "ending.py"):
+        result = shop.call("runs", "result", "ended", "--wait", str(LIMIT_SECONDS))
+    assert (result.returncode, result.stdout) == (0, "all over\n"), result.stderr
+
+
 def test_ctrl_c_leaves_a_followed_run_to_its_executor_and_says_so(shop: Shop) -> None:
     with worker(shop, "shop"):
         with shop.start("run", "order 99", "--agent", "support", "--id", "followed") as follower:
