@@ -37,8 +37,6 @@ from timestep.errors import (
     HistoryChangedError,
     RunCancelledError,
     RunStateError,
-    SnapshotTooLargeError,
-    ToolResultError,
 )
 from timestep.ids import (
     WORKFLOW_AGENT_RUN,
@@ -233,7 +231,7 @@ def _closing(outcome: Outcome, started: StartedSegment, segment: Segment) -> tup
     """Return what is stored, and the outcome that it says: one that cannot be stored is a failure."""
     try:
         return outcome, closing_of(outcome, started.stored, segment)
-    except (ToolResultError, SnapshotTooLargeError) as error:
+    except Exception as error:  # noqa: BLE001 - code of users makes output and context; what else there is is stored
         failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
         return failed, closing_of(failed, started.stored, segment)
 
