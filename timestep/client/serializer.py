@@ -1,7 +1,9 @@
 """How a value is written into DBOS's tables, by executors and clients alike: plain JSON, errors as envelopes.
 
-An error envelope is `{"type", "module", "message", "args", "fields", "exceptions", "cause"}`. `exceptions` are those of
-a group; `cause` is that of the error which it was raised from. Nothing here imports the Agents SDK.
+An error envelope is `{"type", "module", "message", "args", "fields", "exceptions", "frames", "cause"}`. `exceptions`
+are those of a group; `frames` are `{"file", "line", "function"}` of the code outside of Timestep and the SDK that
+raised it, the innermost last; `cause` is that of the error which it was raised from.
+Nothing here imports the Agents SDK.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import inspect
 import json
 import sys
+import traceback
 from datetime import datetime
 from types import MemberDescriptorType, ModuleType
 from typing import Any, cast
@@ -25,6 +28,13 @@ Json = Any
 ERROR_MARK = "$error"
 DATE_MARK = "$datetime"
 MAX_CAUSES = 3
+MOST_FRAMES = 30
+"""Of an error, the innermost ones."""
+
+_FRAMES = "_timestep_frames"
+_INNER = ("timestep", "agents", "dbos", "asyncio", "concurrent")
+"""Packages whose frames say nothing about the user's code."""
+
 MOST_EXCEPTIONS = 20
 """Of a group, that are stored."""
 
@@ -90,6 +100,8 @@ def encode_error(error: BaseException, *, causes: int = MAX_CAUSES) -> dict[str,
         envelope["args"] = arguments
     if fields := {name: value for name, value in _fields_of(error).items() if _is_json(value)}:
         envelope["fields"] = fields
+    if frames := _frames_of(error):
+        envelope["frames"] = frames
     if causes and isinstance(error, BaseExceptionGroup):
         inner = cast("BaseExceptionGroup[BaseException]", error).exceptions[:MOST_EXCEPTIONS]
         envelope["exceptions"] = [encode_error(each, causes=causes - 1) for each in inner]
@@ -116,9 +128,31 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
         for name in inspect.get_annotations(base):
             if not _has(error, name):
                 _set_field(error, name, None)
+    if "frames" in envelope:
+        _set_field(error, _FRAMES, envelope["frames"])
     if "cause" in envelope:
         _set_field(error, "__cause__", decode_error(envelope["cause"]))
     return error if _says(error, message) else _saying(error, message)
+
+
+def frames_of(envelope: dict[str, Json]) -> list[str]:
+    """Return where an error, or the first of its causes that has frames, was raised: one line each, as Python's."""
+    while not envelope.get("frames") and "cause" in envelope:
+        envelope = envelope["cause"]
+    return [
+        f'File "{frame["file"]}", line {frame["line"]}, in {frame["function"]}' for frame in envelope.get("frames", [])
+    ]
+
+
+def _frames_of(error: BaseException) -> list[Json]:
+    """Return the frames of an error, without locals; those of one from the journal are those that were stored."""
+    if stored := error.__dict__.get(_FRAMES):
+        return stored
+    return [
+        {"file": frame.f_code.co_filename, "line": line, "function": frame.f_code.co_qualname}
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _INNER
+    ][-MOST_FRAMES:]
 
 
 def _arguments_of(error: BaseException) -> tuple[Any, ...]:
@@ -216,7 +250,12 @@ def _copied(error: Exception, kind: type[Exception], names: dict[str, Any], mess
         copied = base.__new__(type(kind.__name__, (_Quiet, kind), names), *group)
     except (TypeError, ValueError):
         return RunFailedError(f"{kind.__qualname__}: {message}")
-    for name, value in {"args": error.args, "__cause__": error.__cause__, **_fields_of(error)}.items():
+    for name, value in {
+        "args": error.args,
+        _FRAMES: _frames_of(error),
+        "__cause__": error.__cause__,
+        **_fields_of(error),
+    }.items():
         _set_field(copied, name, value)
     return copied
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from typing import Any
 
 import pytest
-from agents import Agent, GuardrailFunctionOutput, OutputGuardrail, UserError, function_tool
+from agents import Agent, GuardrailFunctionOutput, Model, OutputGuardrail, UserError, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.usage import Usage
 from mcp import MCPError
 
 from timestep import Session, register_agents, run_agent_workflow
 from timestep.client.runs import get_run
+from timestep.client.serializer import frames_of
 from timestep.durable.process.engine import engine as launched
 
 SPENT = Usage(requests=1, input_tokens=10, output_tokens=2, total_tokens=12)
@@ -102,6 +105,42 @@ async def test_an_error_of_users_costs_nothing_of_the_closing(engine: Any, new_i
     assert kinds[:3] == ["message", "function_call", "function_call_output"]
     with pytest.raises(expected, match=re.escape(text)):
         await run_agent_workflow("clerk", "Look", workflow_id=new_id, session=f"s-{new_id}")
+
+
+def deep_down() -> None:
+    raise ValueError("deep down")
+
+
+class Failing(Model):
+    async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        deep_down()
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", ["model", "tool", "guardrail"])
+async def test_a_failed_run_keeps_and_logs_where_it_failed(
+    engine: Any, new_id: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make() -> Exception:
+        deep_down()
+        raise AssertionError
+
+    agent = place_of(kind, make) if kind != "model" else Agent(name="clerk", model=Failing())
+    with caplog.at_level(logging.ERROR, "timestep"), pytest.raises(Exception):  # noqa: B017, PT011
+        await run_agent_workflow(agent, "Look", workflow_id=new_id)
+
+    error = get_run(launched().connector, new_id).error
+    assert error is not None
+    line = deep_down.__code__.co_firstlineno + 1
+    frames = frames_of(error)
+    assert frames[-1] == f'File "{__file__}", line {line}, in deep_down'
+    assert not [frame for frame in frames if "/timestep/durable/" in frame or "/agents/" in frame]
+    assert "deep_down" not in json.dumps(error).replace('deep_down"', "")  # no code, no values
+    failed = [record.getMessage() for record in caplog.records if f"Run {new_id} failed" in record.getMessage()]
+    assert len(failed) == 1
+    assert failed[0].endswith(frames[-1])
 
 
 class Foreign:

@@ -36,7 +36,7 @@ async def contained(code: Callable[[], Awaitable[T]]) -> T:
     except BaseException as error:
         if _is_meant(error, task):
             raise
-        raise _failure(error) from error
+        raise _failure(error).with_traceback(error.__traceback__) from error
 
 
 async def contained_stream(make: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
@@ -63,7 +63,7 @@ def contained_in_thread(code: Callable[P, T]) -> Callable[P, T]:
         except BaseException as error:
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
                 raise
-            raise _failure(error) from error
+            raise _failure(error).with_traceback(error.__traceback__) from error
 
     return call
 

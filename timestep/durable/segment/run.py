@@ -21,6 +21,7 @@ from agents.run import DEFAULT_MAX_TURNS
 from dbos import error as dbos_error
 
 from timestep.client.runs import ends_with_error
+from timestep.client.serializer import encode_error, frames_of
 from timestep.durable.journal.halt import Halted
 from timestep.durable.journal.scope import Scope, Segment, entered
 from timestep.durable.journal.step import StepFailure
@@ -64,7 +65,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
                 foreign = entry.session_factory(session_id)
                 history = await read_session(foreign)
             except Exception as error:  # noqa: BLE001 - the run fails of it
-                return _failed(_of_users(error), turn=0)
+                return _failed(_of_users(error), entry, segment, turn=0)
         session = _session(session_id, history, started.snapshot, scope)
     result: RunResult | RunResultStreaming | None = None
     failure: Exception | None = None
@@ -78,7 +79,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
             failure = error
             if await _is_of_other_code(error, stored, segment):
                 raise NotReplayable from error
-            log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
+            _log_failure(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
     outcome = Outcome(
         result=result,
         error=failure,
@@ -92,7 +93,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     try:
         await write_session(foreign, outcome.finished_items()[items_already_stored(stored, segment) :])
     except Exception as error:  # noqa: BLE001 - the run fails of it
-        return _failed(_of_users(error), turn=scope.turn)
+        return _failed(_of_users(error), entry, segment, turn=scope.turn)
     return dataclasses.replace(outcome, is_session_written=True)
 
 
@@ -103,8 +104,16 @@ def _of_users(error: Exception) -> Exception:
     return error
 
 
-def _failed(error: Exception, *, turn: int) -> Outcome:
+def _failed(error: Exception, entry: RegisteredAgent, segment: Segment, *, turn: int) -> Outcome:
+    _log_failure(error, agent=entry.agent.name, run_id=segment.run_id, turn=turn)
     return Outcome(result=None, error=error, turn=turn, session=None)
+
+
+def _log_failure(error: Exception, *, agent: str, run_id: str, turn: int) -> None:
+    """Log once that a run failed, with where the code outside of Timestep and the SDK raised its error."""
+    envelope = encode_error(error)
+    lines = [f"{envelope['type']}: {envelope['message']}", *frames_of(envelope)]
+    log.error("Run %s failed in agent %s, turn %d: %s", run_id, agent, turn, "\n  ".join(lines))
 
 
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:
