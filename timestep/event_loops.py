@@ -174,7 +174,11 @@ def close_here() -> asyncio.Task[None] | None:
 
 def explained(error: Exception) -> Exception:
     """Return the error that says why, when one comes of using in a loop what another one has opened; else `error`."""
-    if not isinstance(error, RuntimeError) or not any(words in str(error) for words in _OF_ANOTHER_LOOP):
+    try:
+        is_of_another_loop = isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_ANOTHER_LOOP)
+    except Exception:  # noqa: BLE001 - code of users makes the text
+        return error
+    if not is_of_another_loop:
         return error
     return UnsupportedError(
         f"A client, connection or lock is used in another event loop than the one that opened it: {error}",

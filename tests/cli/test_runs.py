@@ -74,6 +74,7 @@ def test_show_says_what_a_run_waits_for(stored: Shop) -> None:
     assert "start one with `timestep worker MODULE`" in stored.call("runs", "show", "order-6").stdout
     failed = stored.call("runs", "show", "failing").stdout
     assert "error   ValueError: the model is out of order" in failed
+    assert re.search(r'\n +File ".+/shop\.py", line \d+, in _broken\n', failed)
     assert failed.count("error ValueError: the model is out of order") == 1
 
 

@@ -54,6 +54,101 @@ def test_the_only_agent_of_an_executor_needs_no_name(shop: Shop) -> None:
         assert shop.call("run", "order 5").stdout == "Your order 5 is on its way.\n"
 
 
+HOSTILE = """
+import asyncio, sys
+from agents import Agent, function_tool
+from shop import Scripted
+
+RAISED = [SystemExit(2), KeyboardInterrupt(), GeneratorExit(), StopIteration(), BaseException("base"),
+          asyncio.CancelledError("by nobody"), BaseExceptionGroup("two", [SystemExit(1)])]
+
+
+def raising(error, number):
+    def body() -> str:
+        raise error
+
+    async def in_loop() -> str:
+        raise error
+
+    options = dict(failure_error_function=lambda context, error: str(error))
+    return [function_tool(body, name_override=f"sync_{number}", **options),
+            function_tool(in_loop, name_override=f"async_{number}", **options),
+            function_tool(in_loop, name_override=f"limited_{number}", timeout=30, **options)]
+
+
+tools = [tool for number, error in enumerate(RAISED) for tool in raising(error, number)]
+
+
+def script(done, said):
+    return "all over" if done else [(tool.name, tool.name, {}) for tool in tools]
+
+
+host = Agent(name="host", tools=tools, model=Scripted("tiny", script))
+"""
+
+
+def test_tools_that_raise_no_exception_are_failing_tools_and_the_next_run_goes_on(shop: Shop) -> None:
+    (shop.folder / "hostile.py").write_text(HOSTILE)
+    with worker(shop, "hostile.py", "shop") as process:
+        for run_id in ("hostile", "hostile-again"):
+            shop.call("run", "Go", "--agent", "host", "--id", run_id, "--detach")
+            result = shop.call("runs", "result", run_id, "--wait", str(LIMIT_SECONDS))
+            assert (result.returncode, result.stdout) == (0, "all over\n"), result.stderr
+        assert shop.call("run", "order 5", "--agent", "support").stdout == "Your order 5 is on its way.\n"
+        assert process.poll() is None
+    with shop.server.connect(shop.database) as connection:
+        calls = connection.execute("select result from timestep.tool_calls where run_id = 'hostile'").fetchall()
+    assert len(calls) == 21
+    assert {result for (result,) in calls} == {
+        "SystemExit: 2", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "BaseException: base",
+        "CancelledError: by nobody", "BaseExceptionGroup: two (1 sub-exception)",
+        "coroutine raised StopIteration",
+    }  # fmt: skip
+
+
+ENDING = """
+import asyncio, sys
+from pathlib import Path
+from agents import Agent, function_tool
+from shop import Scripted, leave
+
+
+async def end() -> None:
+    sys.exit(1)
+
+
+@function_tool
+async def end_the_loop() -> str:
+    leave("tool end_the_loop")
+    if not Path("release").exists():
+        await asyncio.ensure_future(end())
+    return "survived"
+
+
+def script(done, said):
+    return "all over" if done else [("c", "end_the_loop", {})]
+
+
+ender = Agent(name="ender", tools=[end_the_loop], model=Scripted("tiny", script))
+"""
+
+
+def test_a_worker_whose_event_loop_is_ended_gives_its_runs_up_and_ends_with_an_error(shop: Shop) -> None:
+    (shop.folder / "ending.py").write_text(ENDING)
+    shop.call("run", "Go", "--agent", "ender", "--id", "ended", "--detach")
+    with worker(shop, "ending.py") as process:
+        _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1
+    assert re.search(r"error: The event loop of the executor '\S+' has ended: code that it ran ended it\.", err)
+    assert "hint: " in err
+    assert "ended" in shop.call("runs", "list", "--stranded").stdout
+    assert re.search(r"warn  stranded runs +ended: ", shop.call("doctor").stdout)
+    shop.release()
+    with worker(shop, "ending.py"):
+        result = shop.call("runs", "result", "ended", "--wait", str(LIMIT_SECONDS))
+    assert (result.returncode, result.stdout) == (0, "all over\n"), result.stderr
+
+
 def test_ctrl_c_leaves_a_followed_run_to_its_executor_and_says_so(shop: Shop) -> None:
     with worker(shop, "shop"):
         with shop.start("run", "order 99", "--agent", "support", "--id", "followed") as follower:

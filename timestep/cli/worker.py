@@ -73,8 +73,9 @@ def _wait(stop: StopSignal, *, parent: int | None) -> None:
 
     while not stop.wait(LOOK_SECONDS):
         if gate.is_fenced:
+            error = ExecutorFencedError(gate.why_fenced)
             cleanup_dbos()
-            raise ExecutorFencedError
+            raise error
         if parent is not None and os.getppid() != parent:
             return
 

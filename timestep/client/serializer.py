@@ -1,16 +1,21 @@
 """How a value is written into DBOS's tables, by executors and clients alike: plain JSON, errors as envelopes.
 
-An error envelope is `{"type", "module", "message", "args", "fields", "cause"}`; `cause` is that of the error which it
-was raised from. Nothing here imports the Agents SDK.
+An error envelope is `{"type", "module", "message", "args", "fields", "exceptions", "frames", "cause"}`. `exceptions`
+are those of a group; `frames` are `{"file", "line", "function"}` of the code outside of Timestep and the SDK that
+raised it, the innermost last; `cause` is that of the error which it was raised from.
+Nothing here imports the Agents SDK.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import inspect
 import json
 import sys
+import traceback
 from datetime import datetime
+from types import MemberDescriptorType
 from typing import Any, cast
 
 import dbos._serialization as dbos_serialization
@@ -24,6 +29,15 @@ Json = Any
 ERROR_MARK = "$error"
 DATE_MARK = "$datetime"
 MAX_CAUSES = 3
+MOST_FRAMES = 30
+"""Of an error, the innermost ones."""
+
+_FRAMES = "_timestep_frames"
+_INNER = ("timestep", "agents", "dbos", "asyncio", "concurrent")
+"""Packages whose frames say nothing about the user's code."""
+
+MOST_EXCEPTIONS = 20
+"""Of a group, that are stored."""
 
 
 class JournalSerializer(Serializer):
@@ -72,22 +86,26 @@ def refuse_pickles() -> None:
 
 
 def encode_error(error: BaseException, *, causes: int = MAX_CAUSES) -> dict[str, Json]:
-    """Return the error envelope: type, module, message, what of `args` and fields is JSON-able, and its causes."""
-    fields = {key: value for key, value in vars(error).items() if not key.startswith("_") and not json_problem(value)}
-    message = str(error)
+    """Return the error envelope: type, module, message, what of `args` and fields is JSON-able, and its causes.
+
+    Whatever the error's own code does, it does not raise.
+    """
+    message = _text_of(error)
     envelope: dict[str, Json] = {
         "type": type(error).__qualname__,
         "module": importable_name() if type(error).__module__ == MAIN else type(error).__module__,
         "message": message,
     }
-    given: Any = error.args
-    if isinstance(error, OSError) and type(error).__module__ == "builtins":
-        given = error.__reduce__()[1]  # the file name is not among `args`
-    arguments = [value if not json_problem(value) else repr(value) for value in given]
+    arguments = [value if _is_json(value) else _repr_of(value) for value in _arguments_of(error)]
     if arguments != [message]:
         envelope["args"] = arguments
-    if fields:
+    if fields := {name: value for name, value in _fields_of(error).items() if _is_json(value)}:
         envelope["fields"] = fields
+    if frames := _frames_of(error):
+        envelope["frames"] = frames
+    if causes and isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions[:MOST_EXCEPTIONS]
+        envelope["exceptions"] = [encode_error(each, causes=causes - 1) for each in inner]
     if causes and error.__cause__ is not None:
         envelope["cause"] = encode_error(error.__cause__, causes=causes - 1)
     return envelope
@@ -97,26 +115,158 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
     """Return the error of an envelope, of its own class where this process has loaded it, else RunFailedError.
 
     The class is looked up among the modules that are loaded already; nothing is imported by a name from the
-    database, and no constructor of a class runs that is not Python's own.
+    database, and no constructor of a class runs that is not Python's own. The text is that of the envelope: one whose
+    class makes it of what was not kept is of a subclass that says it.
     """
+    kind, message = _class_of(envelope), envelope.get("message", "")
+    error = _rebuilt(kind, envelope, message) if kind is not None else None
+    if error is None:
+        return RunFailedError(f"{envelope.get('type', 'Error')}: {message}")
+    known = {"message": message} if isinstance(error, TimestepError) else {}  # SQL writes no fields
+    for name, value in {**known, **envelope.get("fields", {})}.items():
+        _set_field(error, name, value)
+    for base in type(error).__mro__:  # declared fields that could not be stored are None, not missing
+        for name in inspect.get_annotations(base):
+            if not _has(error, name):
+                _set_field(error, name, None)
+    if "frames" in envelope:
+        _set_field(error, _FRAMES, envelope["frames"])
+    if "cause" in envelope:
+        _set_field(error, "__cause__", decode_error(envelope["cause"]))
+    return error if _says(error, message) else _saying(error, message)
+
+
+def frames_of(envelope: dict[str, Json]) -> list[str]:
+    """Return where an error, or the first of its causes that has frames, was raised: one line each, as Python's."""
+    while not envelope.get("frames") and "cause" in envelope:
+        envelope = envelope["cause"]
+    return [
+        f'File "{frame["file"]}", line {frame["line"]}, in {frame["function"]}' for frame in envelope.get("frames", [])
+    ]
+
+
+def _frames_of(error: BaseException) -> list[Json]:
+    """Return the frames of an error, without locals; those of one from the journal are those that were stored."""
+    if stored := error.__dict__.get(_FRAMES):
+        return stored
+    return [
+        {"file": frame.f_code.co_filename, "line": line, "function": frame.f_code.co_qualname}
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _INNER
+    ][-MOST_FRAMES:]
+
+
+def _arguments_of(error: BaseException) -> tuple[Any, ...]:
+    if isinstance(error, OSError) and type(error).__module__ == "builtins":
+        return cast("tuple[Any, ...]", error.__reduce__()[1])  # the file name is not among `args`
+    return error.args
+
+
+def _fields_of(error: BaseException) -> dict[str, Any]:
+    """Return the public fields of an error, those in slots too."""
+    fields = {name: value for name, value in error.__dict__.items() if not name.startswith("_")}
+    for base in type(error).__mro__:
+        if base.__module__ != "builtins":
+            for name, member in vars(base).items():
+                if isinstance(member, MemberDescriptorType) and not name.startswith("_") and _has(error, name):
+                    fields.setdefault(name, getattr(error, name))
+    return fields
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - code of users
+        return f"{', '.join(map(_repr_of, error.args))} (its text raises {type(failure).__name__})".lstrip()
+
+
+def _says(error: BaseException, message: str) -> bool:
+    try:
+        return str(error) == message
+    except Exception:  # noqa: BLE001 - code of users
+        return False
+
+
+def _repr_of(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - code of users
+        return f"<{type(value).__qualname__}>"
+
+
+def _is_json(value: object) -> bool:
+    try:
+        return not json_problem(value)
+    except Exception:  # noqa: BLE001 - comparing what is no plain value may raise anything
+        return False
+
+
+def _has(error: Exception | BaseException, name: str) -> bool:
+    try:
+        return hasattr(error, name)
+    except Exception:  # noqa: BLE001 - a property of users
+        return True
+
+
+def _class_of(envelope: dict[str, Json]) -> type[Exception] | None:
     module, name = envelope.get("module") or builtins.__name__, envelope.get("type", "")
-    kind = find_in_module(module, name) or (None if module in sys.modules else getattr(builtins, name, None))
-    message = envelope.get("message", "")
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        error = _bare_error(kind, tuple(envelope.get("args", [message])))
-        if error is None:
-            return RunFailedError(f"{kind.__name__}: {message}")
-        known = {"message": message} if issubclass(kind, TimestepError) else {}  # SQL writes no fields
-        for key, value in {**known, **envelope.get("fields", {})}.items():
-            _set_field(error, key, value)
-        for base in kind.__mro__:  # declared fields that could not be stored are None, not missing
-            for key in inspect.get_annotations(base):
-                if not hasattr(error, key):
-                    _set_field(error, key, None)
-        if "cause" in envelope:
-            error.__cause__ = decode_error(envelope["cause"])
-        return error
-    return RunFailedError(f"{envelope.get('type', 'Error')}: {message}")
+    found: Any = find_in_module(module, name) or (None if module in sys.modules else getattr(builtins, name, None))
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _rebuilt(kind: type[Exception], envelope: dict[str, Json], message: str) -> Exception | None:
+    """Return an error with its `args` alone; None for a class that only its own constructor makes."""
+    args: tuple[Any, ...] = tuple(envelope.get("args", [message]))
+    if issubclass(kind, ExceptionGroup):
+        args = (args[0] if args else message, [decode_error(each) for each in envelope.get("exceptions", [])])
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    try:
+        if kind is base:  # some keep their values outside `args`, such as UnicodeEncodeError
+            with contextlib.suppress(TypeError, ValueError):
+                return kind(*args)
+        error = base.__new__(kind, *(args if issubclass(kind, ExceptionGroup) else ()))
+    except (TypeError, ValueError):
+        return None
+    _set_field(error, "args", args)
+    return error
+
+
+def _saying(error: Exception, message: str) -> Exception:
+    """Return an error of a subclass that looks like its class and has this text."""
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": lambda _: message}
+    try:
+        told = type(kind.__name__, (_Quiet, kind), names)
+        object.__setattr__(error, "__class__", told)
+    except TypeError:  # slots, a class that has no subclasses, or one of Python's own
+        return _copied(error, kind, names, message)
+    return error
+
+
+def _copied(error: Exception, kind: type[Exception], names: dict[str, Any], message: str) -> Exception:
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    group = (message, list(error.exceptions)) if isinstance(error, ExceptionGroup) else ()
+    try:
+        copied = base.__new__(type(kind.__name__, (_Quiet, kind), names), *group)
+    except (TypeError, ValueError):
+        return RunFailedError(f"{kind.__qualname__}: {message}")
+    for name, value in {
+        "args": error.args,
+        _FRAMES: _frames_of(error),
+        "__cause__": error.__cause__,
+        **_fields_of(error),
+    }.items():
+        _set_field(copied, name, value)
+    return copied
+
+
+class _Quiet:
+    """Does not tell a class of its new subclass."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        return
 
 
 _PLAIN = (str, int, bool, type(None))
@@ -155,23 +305,9 @@ def _without_dates(data: Any) -> Any:
     return data
 
 
-def _bare_error(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
-    """Return an error with its `args` alone; None for a class that cannot be made without its constructor."""
-    try:
-        if kind.__module__ == "builtins":  # some keep their values outside `args`, such as UnicodeEncodeError
-            return kind(*args)
-        error = kind.__new__(kind)
-    except (TypeError, ValueError):
-        return None
-    error.args = args
-    return error
-
-
-def _set_field(error: Exception, key: str, value: Json) -> None:
-    try:
-        setattr(error, key, value)
-    except AttributeError:  # a read-only property: it is computed from other fields
-        return
+def _set_field(error: Exception, name: str, value: Json) -> None:
+    with contextlib.suppress(Exception):  # a read-only property: it is computed from other fields
+        object.__setattr__(error, name, value)
 
 
 if list(inspect.signature(dbos_serialization.DefaultSerializer.deserialize).parameters) != ["cls", "serialized_data"]:

@@ -5,6 +5,8 @@ connection, so a free lock says that the process is gone, or that it cannot reac
 all locks at once; so a lock counts as free only when it was free for `takeover_seconds` on a server that has been up
 for as long. On the same machine a dead pid is proof, and nobody waits.
 
+An executor whose event loop is ended by the code that it runs gives its lock up, and stops for good.
+
 An executor that loses its lock closes its gate: no step begins until it has the lock back. One that was taken over
 meanwhile finds its row gone, and stops for good; DBOS refuses what it would still write.
 """
@@ -197,12 +199,23 @@ class Executor:
 
     def _live(self) -> None:
         while not self._is_stopped_after_wait():
+            if self._has_launched and dbos_sdk.has_own_loop_ended():
+                self._end_with_loop()
+                return
             try:
                 self._tick()
             except psycopg.OperationalError as error:
                 self._lost(error)
             except Exception:
                 log.exception("Executor %s: a tick failed; the next one follows.", self.id)
+
+    def _end_with_loop(self) -> None:
+        """Stop for good: without the engine's event loop nothing that this executor takes is executed."""
+        self._gate.why_fenced = f"The event loop of the executor {self.id!r} has ended: code that it ran ended it."
+        log.error("%s It stops, and its runs go on elsewhere.", self._gate.why_fenced)
+        self._gate.is_fenced = True
+        dbos_sdk.stop_taking_work()
+        self.stop()
 
     def _is_stopped_after_wait(self) -> bool:
         self._wake.wait(TICK_SECONDS)

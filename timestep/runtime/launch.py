@@ -293,6 +293,7 @@ def _stop(executor: Executor, launched: Engine, *, here: asyncio.AbstractEventLo
     dbos_sdk.wait_for_what_is_taken()
     closed_workflows.finish()
     event_loops.close_others(here)
+    dbos_sdk.forget_ended_loop()
     DBOS.destroy()
     home_loop.set_own(None)
     launched.connector.close()

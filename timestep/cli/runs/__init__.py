@@ -341,6 +341,7 @@ for verb in (answer, settle, raise_limits):
 
 def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle, *, context: Any) -> None:
     from timestep.cli.runs.ending import error_text
+    from timestep.client.serializer import frames_of
     from timestep.client.trace import turns_of
 
     turns = turns_of(trace)
@@ -366,6 +367,8 @@ def _emit_header(run: Run, trace: list[Node], time_style: TimeStyle, *, context:
     ):
         if value is not None:
             emit(f"{name:<8}{_excerpt(value)}")
+    for line in frames_of(run.error) if run.error is not None else []:
+        emit(f"{'':<8}  {clean(line)}")
 
 
 def _status(run: Run) -> str:

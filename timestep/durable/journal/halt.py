@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from timestep.durable.seams.user_code import EngineSignal
 from timestep.errors import TimestepError
 from timestep.words import ApprovalKind
 
@@ -30,7 +31,7 @@ class Question:
     is_fatal: bool = False
 
 
-class Halted(BaseException):
+class Halted(EngineSignal):
     """The segment ends here; no `Exception`, so that no failure handler of the SDK takes it for a tool result."""
 
     def __init__(self, question: Question | None = None) -> None:

@@ -22,6 +22,7 @@ from timestep.durable.journal.values import Json, dump_checked
 from timestep.durable.process import running_steps, turnstile
 from timestep.durable.process.gate import gate
 from timestep.durable.seams import dbos_journal
+from timestep.durable.seams.user_code import EngineSignal, contained
 from timestep.event_loops import explained
 from timestep.store.json_text import dump_json
 
@@ -31,7 +32,7 @@ LONG_SECONDS = 0.1
 """After a step that took so long the run goes through the turnstile: others may have waited for the same."""
 
 
-class StepFailure(BaseException):
+class StepFailure(EngineSignal):
     """An error of DBOS itself, not of the step's body; `cause` is the error."""
 
     def __init__(self, cause: Exception) -> None:
@@ -66,7 +67,7 @@ async def run_step(
         segment.is_live = True
         began_at = time.monotonic()
         try:
-            envelope = await body()
+            envelope = await contained(body)
             return envelope, dump_checked(envelope, limit_bytes=limit_bytes, what=f"the step {name!r}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             envelope = {"error": encode_error(explained(error))}

@@ -29,6 +29,7 @@ class Gate:
         """Open the gate, as that of a new executor."""
         self.is_open = True
         self.is_fenced = False
+        self.why_fenced: str | None = None
         self.is_draining = False
         self._good_until = math.inf
 
@@ -41,11 +42,11 @@ class Gate:
         """Return when steps may begin; `has_begun`: one that is inside may go on, also when others may not begin.
 
         Raises:
-            ExecutorFencedError: this executor was taken over.
+            ExecutorFencedError: this executor was taken over, or its event loop has ended.
         """
         while not self._is_good() or (self.is_draining and not has_begun):
             if self.is_fenced:
-                raise ExecutorFencedError
+                raise ExecutorFencedError(self.why_fenced)
             await asyncio.sleep(WAIT_SECONDS)
 
     def _is_good(self) -> bool:

@@ -155,6 +155,18 @@ def own_loop() -> asyncio.AbstractEventLoop | None:
     return instance_of_process()._background_event_loop._loop
 
 
+def has_own_loop_ended() -> bool:
+    """Whether the event loop in which DBOS starts what it takes from queues has ended: nothing is started any more."""
+    loop = own_loop()
+    return loop is not None and loop.is_closed()
+
+
+def forget_ended_loop() -> None:
+    """Let DBOS be destroyed when its event loop has ended: it would wait for a task in that loop."""
+    if has_own_loop_ended():
+        instance_of_process()._background_event_loop._running = False
+
+
 def executor_pool() -> Any:
     """Return the thread pool in which DBOS reads and writes checkpoints."""
     return instance_of_process()._executor

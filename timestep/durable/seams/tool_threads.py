@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from timestep.durable.seams.user_code import contained_in_thread
+
 T = TypeVar("T")
 
 _in_tool_body: contextvars.ContextVar[bool] = contextvars.ContextVar("timestep_in_tool_body", default=False)
@@ -28,7 +30,7 @@ class SortingExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if _in_tool_body.get():
-            return super().submit(fn, *args, **kwargs)
+            return super().submit(contained_in_thread(fn), *args, **kwargs)
         return self.executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

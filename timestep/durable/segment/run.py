@@ -18,10 +18,13 @@ from agents import (
     RunState,
 )
 from agents.run import DEFAULT_MAX_TURNS
+from dbos import error as dbos_error
 
 from timestep.client.runs import ends_with_error
+from timestep.client.serializer import encode_error, frames_of
 from timestep.durable.journal.halt import Halted
 from timestep.durable.journal.scope import Scope, Segment, entered
+from timestep.durable.journal.step import StepFailure
 from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams import agents_sdk, run_state
@@ -58,8 +61,11 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     if (session_id := stored.run.session_id) is not None:
         history = started.history
         if entry.session_factory is not None:
-            foreign = entry.session_factory(session_id)
-            history = await read_session(foreign)
+            try:
+                foreign = entry.session_factory(session_id)
+                history = await read_session(foreign)
+            except Exception as error:  # noqa: BLE001 - the run fails of it
+                return _failed(_of_users(error), entry, segment, turn=0)
         session = _session(session_id, history, started.snapshot, scope)
     result: RunResult | RunResultStreaming | None = None
     failure: Exception | None = None
@@ -73,7 +79,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
             failure = error
             if await _is_of_other_code(error, stored, segment):
                 raise NotReplayable from error
-            log_agent_error(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
+            _log_failure(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
     outcome = Outcome(
         result=result,
         error=failure,
@@ -84,8 +90,30 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
     )
     if session is None or foreign is None or outcome.questions:
         return outcome
-    await write_session(foreign, outcome.finished_items()[items_already_stored(stored, segment) :])
+    try:
+        await write_session(foreign, outcome.finished_items()[items_already_stored(stored, segment) :])
+    except Exception as error:  # noqa: BLE001 - the run fails of it
+        return _failed(_of_users(error), entry, segment, turn=scope.turn)
     return dataclasses.replace(outcome, is_session_written=True)
+
+
+def _of_users(error: Exception) -> Exception:
+    """Return an error of a user's session; raise one of DBOS, which stops the segment without an outcome."""
+    if isinstance(error, dbos_error.DBOSException):
+        raise StepFailure(error) from error
+    return error
+
+
+def _failed(error: Exception, entry: RegisteredAgent, segment: Segment, *, turn: int) -> Outcome:
+    _log_failure(error, agent=entry.agent.name, run_id=segment.run_id, turn=turn)
+    return Outcome(result=None, error=error, turn=turn, session=None)
+
+
+def _log_failure(error: Exception, *, agent: str, run_id: str, turn: int) -> None:
+    """Log once that a run failed, with where the code outside of Timestep and the SDK raised its error."""
+    envelope = encode_error(error)
+    lines = [f"{envelope['type']}: {envelope['message']}", *frames_of(envelope)]
+    log.error("Run %s failed in agent %s, turn %d: %s", run_id, agent, turn, "\n  ".join(lines))
 
 
 def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: int | None) -> None:

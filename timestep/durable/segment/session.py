@@ -13,6 +13,7 @@ from dbos import DBOS
 
 from timestep.client.sessions import Session
 from timestep.durable.process.engine import engine
+from timestep.durable.seams.user_code import contained
 from timestep.store.sessions import append_items_once, read_items
 from timestep.words import SESSION_READ, SESSION_WRITE
 
@@ -68,7 +69,7 @@ async def read_session(session: Any) -> list[Any]:
     async def read() -> list[Any]:
         if isinstance(session, Session):
             return await engine().database.run_until_done(read_items, session.session_id)
-        return list(await session.get_items())
+        return list(await contained(session.get_items))
 
     return await DBOS.run_step_async({"name": SESSION_READ}, read)
 
@@ -85,7 +86,7 @@ async def write_session(session: Any, items: list[Any]) -> None:
     async def write() -> int:
         if isinstance(session, Session):
             return await engine().database.run_until_done(append_items_once, session.session_id, items, run_id=marker)
-        await session.add_items(items)
+        await contained(lambda: session.add_items(items))
         return len(items)
 
     await reservation.run_async({"name": SESSION_WRITE}, write)

@@ -37,7 +37,6 @@ from timestep.errors import (
     HistoryChangedError,
     RunCancelledError,
     RunStateError,
-    SnapshotTooLargeError,
 )
 from timestep.ids import (
     WORKFLOW_AGENT_RUN,
@@ -234,7 +233,7 @@ def _closing(
     """Return what is stored, and the outcome that it says: one that cannot be stored is a failure."""
     try:
         return outcome, closing_of(outcome, started.stored, segment, context_type=entry.context_type)
-    except SnapshotTooLargeError as error:
+    except Exception as error:  # noqa: BLE001 - code of users makes output and context; what else there is is stored
         failed = Outcome(result=None, error=error, turn=outcome.turn, session=outcome.session)
         return failed, closing_of(failed, started.stored, segment, context_type=entry.context_type)
 

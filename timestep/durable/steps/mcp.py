@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from timestep.durable.journal.scope import active_scope
 from timestep.durable.journal.step import Envelope, run_step, value_of
 from timestep.durable.seams import agents_sdk, dbos_sdk
+from timestep.durable.seams.user_code import contained
 from timestep.durable.states.tool_lists import recorded_tool_list
 from timestep.event_loops import is_usable, of_running_loop
 from timestep.words import MCP_LIST_TOOLS
@@ -74,10 +75,10 @@ async def _at_home(server: MCPServer, function: Any) -> Any:
     loop = asyncio.get_running_loop()
     home = await _connect(server, loop)
     if home is loop:
-        return await function()
+        return await contained(function)
 
     async def call() -> Any:
-        return await function()
+        return await contained(function)
 
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), home))
 

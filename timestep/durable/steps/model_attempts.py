@@ -19,6 +19,7 @@ from openai.types.responses import Response
 from timestep.durable.journal.scope import Scope
 from timestep.durable.journal.step_events import StepEvents
 from timestep.durable.seams import agents_sdk
+from timestep.durable.seams.user_code import contained, contained_stream
 from timestep.durable.steps.model_retry import failure_of, seconds_to_retry
 from timestep.durable.steps.rate_limits import CallLimits
 from timestep.errors import IncompleteModelResponseError
@@ -206,7 +207,8 @@ class _ModelAttempts:
 
     async def _ask(self, *, timeout: float | None) -> ModelResponse:
         return await agents_sdk.get_response_with_retry(
-            get_response=lambda: self.model.get_response(**self.call.arguments), **self._attempt(timeout)
+            get_response=lambda: contained(lambda: self.model.get_response(**self.call.arguments)),
+            **self._attempt(timeout),
         )
 
     async def _stream(self, *, timeout: float | None) -> ModelResponse:
@@ -216,7 +218,8 @@ class _ModelAttempts:
         final: Response | None = None
         output: list[Any] = []
         stream = agents_sdk.stream_response_with_retry(
-            get_stream=lambda: self.model.stream_response(*positional, **arguments), **self._attempt(timeout)
+            get_stream=lambda: contained_stream(lambda: self.model.stream_response(*positional, **arguments)),
+            **self._attempt(timeout),
         )
         async with aclosing(stream) as events:
             async for event in events:

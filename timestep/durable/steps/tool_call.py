@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import functools
 import itertools
 import logging
 import time
@@ -33,6 +35,7 @@ from timestep.durable.process.tool_policies import (
 )
 from timestep.durable.seams import agents_sdk, dbos_sdk
 from timestep.durable.seams.tool_threads import tool_body
+from timestep.durable.seams.user_code import contained, is_contained
 from timestep.durable.steps.tool_result import HAS_RUN, envelope_of
 from timestep.durable.steps.unknown_outcome import settle_or_reserve
 from timestep.errors import UnsupportedError
@@ -216,7 +219,7 @@ class _CallStep:
         token = _current.set(call)
         try:
             with tool_body(), parent_of_runs(call):
-                return await self.body()
+                return await contained(self.body)
         except Exception as error:  # noqa: BLE001 - a failing tool changes the context too
             return {"error": encode_error(error)}
         finally:
@@ -229,10 +232,9 @@ async def _invoke(
     """Call a tool's body with the time limit and the retries of its policy; the last failure is what counts."""
     for retry in itertools.count():
         limit = asyncio.timeout(policy.timeout_seconds)
-        invocation = agents_sdk.invoke_function_tool(function_tool=tool, context=context, arguments=arguments)
         try:
             async with limit:
-                result = await invocation
+                result = await _invoke_contained(tool, context, arguments)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -250,6 +252,35 @@ async def _invoke(
                 return result
         await asyncio.sleep(min(FIRST_RETRY_SECONDS * 2**retry, LONGEST_RETRY_SECONDS))
     raise AssertionError("unreachable")
+
+
+async def _invoke_contained(
+    tool: FunctionTool, context: ToolContext[Any], arguments: str
+) -> agents_sdk.FunctionToolResult:
+    """Call a tool's body; one that ends with what is no Exception is a failing tool, for the model too."""
+    try:
+        return await agents_sdk.invoke_function_tool(
+            function_tool=_contained_tool(tool), context=context, arguments=arguments
+        )
+    except RuntimeError as error:
+        text = None
+        if is_contained(error):
+            text = await agents_sdk.tool_failure_text(function_tool=tool, context=context, error=error)
+        if text is None:
+            raise
+        return agents_sdk.FunctionToolResult(text, True)
+
+
+def _contained_tool(tool: FunctionTool) -> FunctionTool:
+    """Return a copy of a tool for one call, whose body is contained: the SDK runs one with a time limit in a task."""
+
+    @functools.wraps(tool.on_invoke_tool)
+    async def on_invoke_tool(context: Any, arguments: str) -> Any:
+        return await contained(lambda: tool.on_invoke_tool(context, arguments))
+
+    copied = copy.copy(tool)
+    copied.on_invoke_tool = on_invoke_tool
+    return copied
 
 
 async def _run_sub_agent(
