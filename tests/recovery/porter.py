@@ -87,7 +87,8 @@ class Porters(ModelProvider):
 
 def build_named() -> Agent[Any]:
     """Return the agent with the name of its model, which a provider must find."""
-    return Agent(name="porter", model="porter", tools=[carry, drag])
+    tools: list[Any] = [carry, drag]
+    return Agent(name="porter", model="porter", tools=tools)
 
 
 def build(code: str = "") -> Agent[Any]:

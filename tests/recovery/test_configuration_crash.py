@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from comparison import STEPS, WHOLE, left_by_porter
 from drill import Drill
@@ -22,9 +24,7 @@ def test_the_same_program_started_again_goes_on(drill: Drill) -> None:
 
 
 @pytest.mark.parametrize("options", [{"is_registered": True}, {"is_default": True}], ids=["registered", "default"])
-def test_a_worker_without_the_provider_leaves_the_run_to_one_that_has_it(
-    drill: Drill, options: dict[str, bool]
-) -> None:
+def test_a_worker_without_the_provider_leaves_the_run_to_one_that_has_it(drill: Drill, options: dict[str, Any]) -> None:
     first = drill.start("configured_executor", stops={"one": "recorded 2"}, runs=["one"])
     drill.wait_reached("one", child=first)
     stranger = drill.start("configured_executor")

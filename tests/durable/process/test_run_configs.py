@@ -60,7 +60,8 @@ class Provider(ModelProvider):
 
 
 def desk(**options: Any) -> Agent[Any]:
-    return Agent(**{"name": "desk", "model": "house-1", **options})
+    fields: dict[str, Any] = {"name": "desk", "model": "house-1", **options}
+    return Agent(**fields)
 
 
 def config(text: str = "Hello") -> RunConfig:
@@ -113,7 +114,7 @@ CODE: dict[str, Callable[[], Any]] = {
 }
 """Every field that may be code, with a way to make it anew each time."""
 
-DATA = {
+DATA: dict[str, Any] = {
     "model": "house-2",
     "model_settings": ModelSettings(temperature=0.5, retry=ModelRetrySettings(max_retries=1)),
     "nest_handoff_history": True,
@@ -156,7 +157,8 @@ def test_data_comes_back_as_it_was(field: str) -> None:
 @pytest.mark.parametrize("field", CODE)
 async def test_an_equal_configuration_may_be_made_for_each_call(engine: Any, field: str) -> None:
     for _ in range(2):
-        given = RunConfig(**{"model_provider": Provider(), field: CODE[field]()})
+        fields: dict[str, Any] = {"model_provider": Provider(), field: CODE[field]()}
+        given = RunConfig(**fields)
         with contextlib.suppress(InputGuardrailTripwireTriggered):
             assert (await run_agent_workflow(desk(), "Hi", run_config=given)).output == "Hello"
 
