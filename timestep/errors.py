@@ -9,6 +9,7 @@ TimestepError
 ├── InvalidInputError             what the caller passed in is refused at the door
 │   ├── InvalidRunIdError
 │   ├── AgentNotRegisteredError
+│   ├── ConfigurationMissingError
 │   ├── AgentAlreadyRegisteredError
 │   ├── NotDurableError           a parameter that could not be found again after a crash
 │   ├── RunInputMismatchError     a known run id with another input
@@ -124,6 +125,12 @@ class AgentNotRegisteredError(InvalidInputError):
     """No agent of that name is registered in this process."""
 
     hint = "Call `register_agents(...)` before the run starts."
+
+
+class ConfigurationMissingError(InvalidInputError):
+    """The code of the run's configuration is not registered in this process."""
+
+    hint = "Call `register_agents(agent, run_config=RunConfig(...))` in the program that executes the run."
 
 
 class AgentAlreadyRegisteredError(InvalidInputError):

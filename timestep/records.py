@@ -58,7 +58,8 @@ class TokenUsage:
 class RunRequest:
     """What a run is started with; the row of `runs` keeps all of it.
 
-    `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part.
+    `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part;
+    `code` names its fields that are code, which an executor must have registered with the agent.
     `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
     `parent_run_id` is the run, or the workflow of a program's own, that started it.
     """
@@ -70,6 +71,7 @@ class RunRequest:
     context: Any = None
     max_turns: int | None = None
     run_config: Mapping[str, Any] = field(default_factory=dict)
+    code: Sequence[str] = ()
     timeout_seconds: float | None = None
     stream: bool = False
     model: str | None = None
@@ -290,15 +292,16 @@ class Executor:
     last_seen_at: datetime | None
 
 
-WhyStranded = Literal["executor", "version", "agent", "queue"]
+WhyStranded = Literal["executor", "version", "agent", "configuration", "queue"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrandedRun:
     """A run that no live executor can take.
 
-    `why` is what is missing: any executor, one whose version fits the recorded steps, one that knows the agent, or one
-    that listens to the queue. `detail` says it in words and `hint` what mends it, a command.
+    `why` is what is missing: any executor, one whose version fits the recorded steps, one that knows the agent, one
+    that has the code of the run's configuration, or one that listens to the queue. `detail` says it in words and `hint`
+    what mends it, a command.
     """
 
     run_id: str

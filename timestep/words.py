@@ -26,6 +26,7 @@ QUESTION: Final = "question"
 OUTCOME_UNKNOWN: Final = "outcome_unknown"
 LIMIT: Final = "limit"
 AGENT_NOT_REGISTERED: Final = "agent_not_registered"
+CONFIGURATION_MISSING: Final = "configuration_missing"
 HISTORY_CHANGED: Final = "history_changed"
 APPROVAL_EXPIRED: Final = "approval_expired"
 LIMIT_REACHED: Final = "limit_reached"
@@ -75,6 +76,9 @@ REASONS: tuple[Reason, ...] = (
     Reason(word=AGENT_NOT_REGISTERED, statuses=("interrupted", "failed"), formerly="agent_not_registered_error",
            meaning="The executor that took the run does not know its agent.",
            errors=("timestep.errors.AgentNotRegisteredError",)),
+    Reason(word=CONFIGURATION_MISSING, statuses=("interrupted", "failed"),
+           meaning="The executor that took the run has its agent without the code of its `run_config`.",
+           errors=("timestep.errors.ConfigurationMissingError",)),
     Reason(word=HISTORY_CHANGED, statuses=("interrupted", "failed"), formerly="history_changed_error",
            meaning="The recorded steps do not fit the code that replays them.",
            errors=("timestep.errors.HistoryChangedError",)),
@@ -121,6 +125,9 @@ REASONS: tuple[Reason, ...] = (
     Reason(word=EXCEPTION, statuses=("failed", "interrupted"), meaning="Any other error; `error.type` is its class."),
 )  # fmt: skip
 """Every reason. The list is closed: an error whose class is not here has the reason `exception`."""
+
+FOR_EXECUTORS = (AGENT_NOT_REGISTERED, CONFIGURATION_MISSING)
+"""Reasons of interruptions that end by themselves when an executor has what is missing."""
 
 _WORDS = frozenset(each.word for each in REASONS)
 _OF_ERROR = {error: each.word for each in REASONS for error in each.errors}

@@ -14,6 +14,7 @@ from agents import (
     GuardrailFunctionOutput,
     Model,
     ModelBehaviorError,
+    ModelProvider,
     ModelResponse,
     function_tool,
     input_guardrail,
@@ -73,6 +74,21 @@ def drag(number: int) -> str:
 @input_guardrail(run_in_parallel=False)
 async def is_polite(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
     return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+
+class Porters(ModelProvider):
+    """Has the mind of the porter, by the name `porter`."""
+
+    def get_model(self, model_name: str | None) -> Model:
+        if model_name != "porter":
+            raise ValueError(model_name)
+        return PorterMind()
+
+
+def build_named() -> Agent[Any]:
+    """Return the agent with the name of its model, which a provider must find."""
+    tools: list[Any] = [carry, drag]
+    return Agent(name="porter", model="porter", tools=tools)
 
 
 def build(code: str = "") -> Agent[Any]:

@@ -23,7 +23,7 @@ import stops
 import till
 import timekeeper
 import walker
-from agents import Agent, OpenAIChatCompletionsModel
+from agents import Agent, OpenAIChatCompletionsModel, RunConfig
 from dbos import DBOS
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
@@ -38,6 +38,7 @@ from timestep import (
     queue_agent_workflow,
     register_agents,
     run_agent_workflow,
+    set_default_model_provider,
 )
 from timestep.durable.journal.scope import Scope
 from timestep.durable.process.gate import gate
@@ -123,6 +124,37 @@ async def executor(
     for run in queued:
         queue_agent_workflow("porter", tool, session_id=f"session-{run}", workflow_id=run, **options)
     await asyncio.gather(*(_carry(run, tool, **options) for run in runs))
+    while not (side_log.folder() / "end").exists():
+        await asyncio.sleep(side_log.POLL_SECONDS)
+    await cleanup_dbos()
+
+
+async def configured_executor(
+    *, runs: Sequence[str] = (), is_registered: bool = False, is_default: bool = False
+) -> None:
+    """Start runs of the porter with a provider of their own, or only have the agent; execute until killed.
+
+    `is_registered`: the provider is registered with the agent. `is_default`: it is that of the process.
+    """
+    stops.install()
+    agent = porter.build_named()
+    register_agents(agent, run_config=RunConfig(model_provider=porter.Porters()) if is_registered else None)
+    set_default_model_provider(porter.Porters() if is_default else None)
+    await ensure_dbos_launched()
+    side_log.write("launched", "")
+
+    async def carry(run: str) -> None:
+        result = await run_agent_workflow(
+            agent,
+            "carry",
+            session_id=f"session-{run}",
+            workflow_id=run,
+            run_config=RunConfig(model_provider=porter.Porters()),
+            on_interruption="wait",
+        )
+        side_log.write("finished", run, output=result.output, status=result.status)
+
+    await asyncio.gather(*(carry(run) for run in runs))
     while not (side_log.folder() / "end").exists():
         await asyncio.sleep(side_log.POLL_SECONDS)
     await cleanup_dbos()

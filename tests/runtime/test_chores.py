@@ -58,7 +58,7 @@ class Place:
 
     def resume_waiting(self) -> None:
         self.chores._look()  # pyright: ignore[reportPrivateUsage]
-        self.chores._resume_waiting_for_agents()  # pyright: ignore[reportPrivateUsage] - the one that is tested
+        self.chores._resume_parked()  # pyright: ignore[reportPrivateUsage] - the one that is tested
 
     def states(self, run_id: str, workflow_id: str | None = None) -> tuple[str | None, str | None]:
         """Return the status of a run and that of its workflow."""

@@ -11,7 +11,7 @@ from timestep.ids import SEGMENT_QUEUE, segment_id
 from timestep.records import Executor, StrandedRun, WhyStranded
 from timestep.store import executors as store
 from timestep.store.runs import WaitingRun, waiting_runs
-from timestep.words import HISTORY_CHANGED
+from timestep.words import CONFIGURATION_MISSING, HISTORY_CHANGED
 
 MOST_RUN_IDS = 100
 """Run ids of one executor that are listed."""
@@ -91,6 +91,8 @@ class _Look:
         if not any(run.agent in each.agents for each in self._takers):
             detail = f"no live executor has the agent {run.agent!r}"
             return _stranded(run, "agent", detail, f"Start one with a module that has it: `{START}`.")
+        if run.reason == CONFIGURATION_MISSING:  # one that has it would have taken the run by now
+            return _without_code(run)
         return self._without_listener(run, workflow)
 
     def _without_listener(self, run: WaitingRun, workflow: WorkflowStatus | None) -> StrandedRun | None:
@@ -115,6 +117,18 @@ class _Look:
         start = f"`TIMESTEP_APPLICATION_VERSION={own} {START}`"
         hint = f"Start its version again, {start}, or one whose code fits, then {resume}."
         return _stranded(run, "version", f"its steps fit version {own}, which no live executor has", hint)
+
+
+def _without_code(run: WaitingRun) -> StrandedRun:
+    fields = " and ".join(f"run_config.{name}" for name in run.code)
+    given = ", ".join(f"{name}=..." for name in run.code)
+    register = f"register_agents(agent, run_config=RunConfig({given}))"
+    return _stranded(
+        run,
+        "configuration",
+        f"no live executor has the {fields} of the agent {run.agent!r}",
+        f"Start one with a module that calls {register}: `{START}`.",
+    )
 
 
 def _stranded(run: WaitingRun, why: WhyStranded, detail: str, hint: str) -> StrandedRun:

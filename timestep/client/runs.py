@@ -66,6 +66,8 @@ def request_fields(request: RunRequest) -> dict[str, Any]:
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     fields |= {"run_config": dict(request.run_config), "limits": store.limits_json(request.limits)}
     del fields["run_id"]
+    if not request.code:
+        del fields["code"]  # an executor of an older release does not know it
     return fields
 
 

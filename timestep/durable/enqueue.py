@@ -14,7 +14,7 @@ from timestep.client.queues import OnDuplicate, queued_run
 from timestep.durable.handle import RunHandle
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
-from timestep.durable.segment.request import build_request
+from timestep.durable.segment.request import build_request, take_code
 from timestep.durable.start import continued_run, entry_of, given_input, session_of
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Input, Origin
@@ -80,6 +80,7 @@ def queue_agent_workflow(
     entry = entry_of(agent if agent is not None else agent_id)
     given = given_input(input_items)
     if (run_id := continued_run(given, workflow_id=workflow_id, branch=branch)) is not None:
+        take_code(entry, run_config)
         ensure_engine()
         run_in_thread(lambda: continue_run(given, agent=entry.agent.name, is_queued=True))
         return RunHandle(run_id)

@@ -23,7 +23,7 @@ from timestep.durable.process.registered_agents import RegisteredAgent, find_age
 from timestep.durable.result import DurableRunResult, interruption_of, result_of_outcome, result_of_stored
 from timestep.durable.run_state_store import RunStateStore
 from timestep.durable.seams import dbos_sdk
-from timestep.durable.segment.request import build_request
+from timestep.durable.segment.request import build_request, take_code
 from timestep.durable.segment.workflow import expecting, registered
 from timestep.durable.states.claim import claimed
 from timestep.durable.states.origin import Given, Input, Origin
@@ -83,7 +83,8 @@ async def run_agent_workflow(
         timeout_seconds: Limit of execution; time in a queue or waiting for a person does not count.
         context: The run context: JSON-able, or of the class registered with `context_type`.
         max_turns: Limit of turns, 10 when absent.
-        run_config: What of it is code belongs to `register_agents(..., run_config=...)`.
+        run_config: What of it is code is registered with the agent, for the runs that need it: an executor that has the
+            agent without it leaves the run to one that has both. For all runs: `register_agents(..., run_config=...)`.
         model: Name of the model of this run, instead of those of its agents.
         limits: What the run may use, over all of its segments, sub-agents and crashes.
         on_interruption: What to do when the run waits for a person: `return` its result, with `.interruptions`; `wait`
@@ -95,6 +96,7 @@ async def run_agent_workflow(
         InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
         SnapshotAlreadyResumed: somebody goes on from the given state, or has.
         ApprovalAlreadyDecided: somebody decided otherwise than the given state does.
+        AgentAlreadyRegisteredError: another agent of the name is registered, or other code in a field of `run_config`.
         InvalidInputError: a parameter is malformed or cannot survive the process; nothing was stored.
         RunInputMismatchError: the id is known with another input.
         RunCancelledError: the run was cancelled.
@@ -111,6 +113,7 @@ async def run_agent_workflow(
     check_on_interruption(on_interruption)
     given = given_input(input_items)
     if continued_run(given, workflow_id=workflow_id, branch=branch) is not None:
+        take_code(entry, run_config)
         result = await apart(_continue(entry, given))
     else:
         request = build_request(

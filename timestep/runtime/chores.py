@@ -1,4 +1,4 @@
-"""What every executor does once a second for the runs of all: time limits, waiting agents, pauses, loose ends."""
+"""What every executor does once a second for the runs of all: time limits, parked runs, pauses, loose ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from timestep.client.runs import cancel_run, resume_run
 from timestep.client.serializer import encode_error
 from timestep.durable.process import closed_workflows, running_steps, segment_place
 from timestep.durable.process.engine import forget_left, left_workflows
-from timestep.durable.process.registered_agents import registered_names
+from timestep.durable.process.registered_agents import find_agent, registered_names
 from timestep.durable.schedules import start_missed_ticks
 from timestep.durable.seams import dbos_recovery
+from timestep.durable.segment.request import missing_code
 from timestep.durable.steps.rate_limits import note_pauses
 from timestep.errors import RunFailedError, RunStateError
 from timestep.ids import SEGMENT_QUEUE, copy_id, run_of_segment, segment_id
-from timestep.store.due import Due, find_due
+from timestep.store.due import Due, ParkedRun, find_due
 from timestep.store.queues import mend_sessions
 from timestep.store.runs import (
     mark_cancelled,
@@ -63,7 +64,7 @@ class Chores:
             self._give_back,
             self._look,
             self._cancel_overdue,
-            self._resume_waiting_for_agents,
+            self._resume_parked,
             self._interrupt_cancelled,
         ]
         if self._is_time(EXPIRY_SECONDS):
@@ -111,12 +112,12 @@ class Chores:
         if running := running_steps.workflows_in_flight():
             running_steps.interrupt(dbos_recovery.cancelled_among(running))
 
-    def _resume_waiting_for_agents(self) -> None:
+    def _resume_parked(self) -> None:
         # Who parks a run cancels its workflow last: a resume before that would be cancelled with it.
-        ids = [segment_id(run_id, segment) for run_id, segment in self._seen.waiting]
+        ids = [segment_id(each.run_id, each.segment) for each in self._seen.waiting if _has_its_code(each)]
         statuses = self._statuses_of(ids)
         parked = [each for each in ids if statuses.get(each) == "CANCELLED"]
-        if parked:  # executors of the version that parked them do not know the agents
+        if parked:  # executors of the version that parked them do not have what they need
             dbos_recovery.bind_workflows(self._client, parked, self._version)
         for workflow_id in parked:
             with contextlib.suppress(RunStateError):  # another executor was faster
@@ -215,3 +216,9 @@ class Chores:
             reason = RECOVERY_ATTEMPTS_EXCEEDED
             message = "The run was started too often without coming to an end; it may end its process each time."
         self._database.run_sync(mark_failed, run_id, reason=reason, error=encode_error(RunFailedError(message)))
+
+
+def _has_its_code(run: ParkedRun) -> bool:
+    """Whether this process has what a parked run needs."""
+    entry = find_agent(run.agent)
+    return entry is not None and not missing_code(entry, run.code, run.model)

@@ -11,7 +11,7 @@ from timestep.errors import DatabaseNotReadyError
 from timestep.ids import DBOS_SCHEMA, SCHEMA
 from timestep.store.connection import Database, not_ready
 
-HEAD_REVISION = "0007"
+HEAD_REVISION = "0008"
 """The newest migration. Revisions are numbers with leading zeros: older and newer can be told apart."""
 
 _LOCK = "timestep migrate"

@@ -14,10 +14,10 @@ from timestep.records import Run, RunLimits, RunRequest, TokenUsage
 from timestep.store.connection import one_statement
 from timestep.store.tables import approvals, runs
 from timestep.words import (
-    AGENT_NOT_REGISTERED,
     APPROVAL,
     APPROVAL_EXPIRED,
     FINISHED,
+    FOR_EXECUTORS,
     HISTORY_CHANGED,
     KINDS_OF_APPROVAL,
     PARENT_CANCELLED,
@@ -232,7 +232,10 @@ def unfinished_segments(
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingRun:
-    """A run that an executor must have or take, with what tells which one can. `version` is that of its last one."""
+    """A run that an executor must have or take, with what tells which one can. `version` is that of its last one.
+
+    `code` names the fields of its run configuration that are code.
+    """
 
     run_id: str
     segment: int
@@ -241,6 +244,7 @@ class WaitingRun:
     reason: str | None
     queue: str | None
     version: str | None
+    code: Sequence[str]
 
 
 @one_statement
@@ -253,10 +257,11 @@ def waiting_runs(connection: sa.Connection, *, after: str = "", limit: int = 100
     is_waiting = sa.or_(
         runs.c.status.in_(("queued", "running")),
         sa.and_(
-            runs.c.status == "interrupted", runs.c.reason.in_((AGENT_NOT_REGISTERED, HISTORY_CHANGED))
+            runs.c.status == "interrupted", runs.c.reason.in_((*FOR_EXECUTORS, HISTORY_CHANGED))
         ),
     )  # fmt: skip
-    query = sa.select(*columns, runs.c.application_version).where(is_waiting, runs.c.id > after)
+    code = sa.func.coalesce(runs.c.options["code"], sa.text("'[]'::json"))
+    query = sa.select(*columns, runs.c.application_version, code).where(is_waiting, runs.c.id > after)
     names = WaitingRun.__dataclass_fields__
     found = connection.execute(query.order_by(runs.c.id).limit(limit))
     return [WaitingRun(**dict(zip(names, row, strict=True))) for row in found]
@@ -350,12 +355,18 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
             "stream": request.stream,
             "model": request.model,
             "run_config": dict(request.run_config),
+            **({"code": list(request.code)} if request.code else {}),
             "max_turns_per_segment": request.max_turns_per_segment,
             "limits": limits_json(request.limits),
             "resumes_snapshot": request.resumes_snapshot,
         },
         "timeout_seconds": request.timeout_seconds,
     }
+
+
+def model_of(request: RunRequest) -> str | None:
+    """Return the name of the model that a run has instead of those of its agents."""
+    return request.model or request.run_config.get("model")
 
 
 def limits_json(limits: RunLimits | None) -> dict[str, Any] | None:
@@ -378,6 +389,7 @@ def stored_run(row: Any) -> StoredRun:
         context=row["context"],
         max_turns=options.get("max_turns"),
         run_config=options.get("run_config") or {},
+        code=options.get("code") or (),
         timeout_seconds=row["timeout_seconds"],
         stream=bool(options.get("stream")),
         model=options.get("model"),

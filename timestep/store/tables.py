@@ -16,9 +16,9 @@ from sqlalchemy.engine import Dialect
 from timestep.ids import SCHEMA
 from timestep.store.json_text import dump_json
 from timestep.words import (
-    AGENT_NOT_REGISTERED,
     APPROVAL,
     APPROVAL_STATUSES,
+    FOR_EXECUTORS,
     KINDS_OF_APPROVAL,
     RUN_STATUSES,
     listed,
@@ -233,7 +233,7 @@ runs = sa.Table(
     sa.Index(
         "runs_waiting_for_agents",
         "agent",
-        postgresql_where=sa.text(f"status = 'interrupted' and reason = '{AGENT_NOT_REGISTERED}'"),
+        postgresql_where=sa.text(f"status = 'interrupted' and {one_of('reason', FOR_EXECUTORS)}"),
     ),
     sa.CheckConstraint(one_of("status", RUN_STATUSES), name="runs_status"),
     comment="Runs: one row for each piece of work given to an agent.",

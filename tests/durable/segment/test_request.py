@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from agents import Agent, ModelProvider, RunConfig, SQLiteSession
+from agents import Agent, RunConfig, SQLiteSession
 from agents.testing import ScriptedModel, assistant_message
 from pydantic import BaseModel
 
@@ -201,22 +201,6 @@ async def test_a_context_of_another_class_than_the_registered_one_is_refused(age
 
     with pytest.raises(InvalidInputError, match="registered with context_type=Basket"):
         await run_agent_workflow(agent, "Hi", context={"goods": []})
-
-
-async def test_code_in_the_run_config_is_refused_by_name(agent: Agent[Any]) -> None:
-    class Provider(ModelProvider):
-        def get_model(self, model_name: str | None) -> Any:
-            raise AssertionError
-
-    for field, value in (
-        ("model_provider", Provider()),
-        ("model", ScriptedModel([])),
-        ("handoff_input_filter", lambda data: data),
-        ("call_model_input_filter", lambda data: data.model_data),
-    ):
-        with pytest.raises(NotDurableError, match=f"run_config.{field} is code") as found:
-            await run_agent_workflow(agent, "Hi", run_config=RunConfig(**{field: value}))
-        assert f"register_agents(agent, run_config=RunConfig({field}=...))" in found.value.hint
 
 
 async def test_an_unknown_field_of_the_run_config_is_refused(agent: Agent[Any]) -> None:

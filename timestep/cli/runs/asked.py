@@ -8,7 +8,7 @@ from typing import Any
 
 from timestep.client.asked import short_id, wish
 from timestep.records import Approval, Run
-from timestep.words import AGENT_NOT_REGISTERED, kind_of_approval
+from timestep.words import AGENT_NOT_REGISTERED, CONFIGURATION_MISSING, kind_of_approval
 
 
 def commands(approval: Approval, asked: Sequence[Approval]) -> list[str]:
@@ -27,6 +27,9 @@ def waiting_lines(run: Run, asked: Sequence[Approval]) -> list[str]:
     if not asked:
         if run.reason == AGENT_NOT_REGISTERED:  # it goes on by itself where the agent is known
             return [f"waits for an executor that has the agent {run.agent!r}", "  timestep worker MODULE"]
+        if run.reason == CONFIGURATION_MISSING:
+            what = f"the agent {run.agent!r} with the code of this run's configuration"
+            return [f"waits for an executor that has {what}", "  timestep worker MODULE"]
         return ["waits until its cause is mended", f"  timestep runs resume {shlex.quote(run.run_id)}"]
     return [
         line

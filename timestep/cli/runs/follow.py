@@ -14,6 +14,7 @@ from timestep.ids import kind_of_step
 from timestep.records import Run
 from timestep.words import (
     AGENT_NOT_REGISTERED,
+    CONFIGURATION_MISSING,
     MODEL_TURN,
     RESTARTED,
     RUN_FINISHED,
@@ -106,6 +107,9 @@ async def follow_run(connector: Connector, run_id: str, printer: AnswerPrinter) 
                     continue  # it has gone on since
                 if run.reason == AGENT_NOT_REGISTERED:  # the run continues by itself where the agent is known
                     note(f"No executor that took the run knows the agent {run.agent!r}; it waits for one.")
+                    continue
+                if run.reason == CONFIGURATION_MISSING:
+                    note("No executor that took the run has the code of its configuration; it waits for one.")
                     continue
             printer.end()
             return run

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from agents import Agent, RunConfig, RunHooks
 
 from timestep.durable.process.agent_definition import define_agent
 from timestep.durable.process.kept_types import check_context_type, check_results
+from timestep.durable.process.likeness import Likeness
+from timestep.durable.process.run_configs import code_of
 from timestep.errors import (
     AgentAlreadyRegisteredError,
     AgentNotRegisteredError,
@@ -24,11 +27,17 @@ SessionFactory = Callable[[str], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RegisteredAgent:
-    """An agent with the code that its runs take along."""
+    """An agent with the code that its runs take along.
+
+    `code` has the fields of run configurations that calls gave, for the runs that name them; `run_config` is for all.
+    `likenesses` are those of the code of both, as it was when it was registered.
+    """
 
     agent: Agent[Any]
     definition: AgentDefinition
     run_config: RunConfig | None = None
+    code: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    likenesses: Mapping[str, Likeness] = field(default_factory=dict[str, Likeness])
     hooks: RunHooks[Any] | None = None
     context_type: type | None = None
     session_factory: SessionFactory | None = None
@@ -55,10 +64,11 @@ def register_agents(
         hooks: Run hooks; they fire again when a run is recovered.
         context_type: Class of the run context, a dataclass or pydantic model; without it the context is plain JSON.
         session_factory: Makes the SDK session for a session id, instead of Timestep's own `Session`.
-        replace: Take the place of an agent of that name with another definition.
+        replace: Take the place of an agent of that name with another definition, or with other code in `run_config`.
 
     Raises:
-        AgentAlreadyRegisteredError: another definition is registered under the name.
+        AgentAlreadyRegisteredError: another definition is registered under the name, or other code in a field of
+            `run_config`; the message names the field.
         NotDurableError: values of the context type, or results of a tool by its annotation, would not come back.
         UnsupportedError: it is a sandbox agent.
     """
@@ -83,14 +93,12 @@ def register_agents(
             hooks=hooks,
             context_type=context_type,
             session_factory=session_factory,
+            likenesses={name: Likeness.of(value) for name, value in code_of(run_config).items()},
         )
         with _lock:
             known = _registered.get(agent.name)
-            if known is not None and not replace and known.definition.hash != entry.definition.hash:
-                raise AgentAlreadyRegisteredError(
-                    f"Another agent is registered as {agent.name!r} (definition {known.definition.hash[:12]}, "
-                    f"this one is {entry.definition.hash[:12]})."
-                )
+            if known is not None and not replace:
+                entry = _beside(known, entry)
             _registered[agent.name] = entry
 
 
@@ -115,6 +123,23 @@ def register_on_the_way(agent: Agent[Any]) -> RegisteredAgent:
             session_factory=known.session_factory,
         )
     return _registered[agent.name]
+
+
+def register_code(name: str, code: Mapping[str, Any]) -> None:
+    """Keep fields of a run configuration that are code, for the runs of a registered agent that name them.
+
+    What is alike takes the place of what is there: the newest provider is the one whose clients are open.
+
+    Raises:
+        AgentAlreadyRegisteredError: the agent has other code in a field; the message names it.
+    """
+    given = {field: Likeness.of(value) for field, value in code.items()}
+    with _lock:
+        known = _registered[name]
+        _check_alike(known, given)
+        _registered[name] = dataclasses.replace(
+            known, code={**known.code, **code}, likenesses={**known.likenesses, **given}
+        )
 
 
 def get_agent(name: str) -> RegisteredAgent:
@@ -144,3 +169,31 @@ def forget_agents() -> None:
     """Forget every registered agent."""
     with _lock:
         _registered.clear()
+
+
+def _beside(known: RegisteredAgent, entry: RegisteredAgent) -> RegisteredAgent:
+    """Return the registration that takes the place of an equal one, with the code that calls have given."""
+    if known.definition.hash != entry.definition.hash:
+        raise AgentAlreadyRegisteredError(
+            f"Another agent is registered as {entry.agent.name!r} (definition {known.definition.hash[:12]}, "
+            f"this one is {entry.definition.hash[:12]})."
+        )
+    _check_alike(known, entry.likenesses)
+    of_calls = {name: known.likenesses[name] for name in known.code}
+    return dataclasses.replace(entry, code=known.code, likenesses={**of_calls, **entry.likenesses})
+
+
+def _check_alike(known: RegisteredAgent, given: Mapping[str, Likeness]) -> None:
+    for name, likeness in given.items():
+        there = known.likenesses.get(name)
+        if there is not None and not there.is_like(likeness):
+            raise AgentAlreadyRegisteredError(
+                f"The agent {known.agent.name!r} is registered with another run_config.{name}, which is code: "
+                f"{_shown(there.value)} there, {_shown(likeness.value)} here.",
+                hint="A restarted process finds one of each name: use the same everywhere, give the agents different "
+                "names, or pass what differs from run to run in `context`.",
+            )
+
+
+def _shown(value: Any) -> str:
+    return str(getattr(value, "__qualname__", type(value).__name__))

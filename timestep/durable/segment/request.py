@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast, is_typeddict
 
-from agents import ModelProvider, ModelSettings, RunConfig, RunState
-from pydantic import TypeAdapter
+from agents import RunConfig, RunState
 
 from timestep.client.sessions import Session
 from timestep.durable.journal.child_runs import next_run_id, parent_run_id
-from timestep.durable.process.registered_agents import RegisteredAgent
+from timestep.durable.process.registered_agents import RegisteredAgent, register_code
+from timestep.durable.process.run_configs import (
+    MODEL_PROVIDER,
+    code_of,
+    data_of,
+    given_config,
+    is_served_by_default,
+    with_data,
+)
 from timestep.durable.seams.run_state import current_agent_of
 from timestep.durable.states.context import dump_context, is_typed
 from timestep.durable.states.origin import Given, Origin
@@ -26,28 +33,13 @@ from timestep.models.multi_model import default_model_provider, is_default_of_th
 from timestep.records import RunLimits, RunRequest
 from timestep.settings import current_settings
 from timestep.store.json_text import dump_json
+from timestep.store.runs import StoredRun
 
 STATE_MARK = "$run_state"
 """Key of a stored input that is a RunState."""
 
 OUTPUT_MARK = "$output"
 """Key beside it of the final output, when the state is that of a run that has ended."""
-
-_MODEL_SETTINGS: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
-_STORED_CONFIG = (
-    "model",
-    "model_settings",
-    "nest_handoff_history",
-    "tracing_disabled",
-    "trace_include_sensitive_data",
-    "workflow_name",
-    "trace_id",
-    "group_id",
-    "trace_metadata",
-    "reasoning_item_id_policy",
-    "tool_not_found_behavior",
-    "tool_name_collision_policy",
-)
 
 
 def build_request(
@@ -68,7 +60,10 @@ def build_request(
 ) -> RunRequest:
     """Return the request of a run, all of it JSON. One from a stored snapshot claims it, except as a `branch`.
 
+    What of the run configuration is code is registered with the agent, and named in the request.
+
     Raises:
+        AgentAlreadyRegisteredError: the agent has other code in a field of the run configuration.
         InvalidInputError: the input, an id or a limit is malformed.
         NotDurableError: a parameter could not be found again after a crash.
     """
@@ -78,14 +73,17 @@ def build_request(
         raise InvalidInputError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}.")
     if max_turns is not None and not (_is_number(max_turns, int) and max_turns >= 1):
         raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
-    return RunRequest(
+    config = given_config(run_config)
+    code = code_of(config)
+    request = RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
         input_items=_stored_input(given, context_type=entry.context_type),
         session_id=_session_id(session, session_id),
         context=_context(entry, context),
         max_turns=max_turns,
-        run_config=_stored_config(entry, run_config),
+        run_config=data_of(config, besides=entry.run_config),
+        code=sorted(code),
         timeout_seconds=timeout_seconds,
         stream=stream,
         model=model,
@@ -94,6 +92,28 @@ def build_request(
         resumes_snapshot=None if branch else given.snapshot_here,
         parent_run_id=parent_run_id(),
     )
+    register_code(entry.agent.name, code)
+    return request
+
+
+def take_code(entry: RegisteredAgent, run_config: RunConfig | Mapping[str, Any] | None) -> None:
+    """Register what of a run configuration is code with the agent, for a run that goes on with what it was given.
+
+    Raises:
+        AgentAlreadyRegisteredError: the agent has other code in a field.
+    """
+    register_code(entry.agent.name, code_of(given_config(run_config)))
+
+
+def missing_code(entry: RegisteredAgent, code: Iterable[str], model: str | None) -> list[str]:
+    """Return the fields of code that a run needs and this process does not have; `model` is that of the run.
+
+    A model provider is not missed where the default one has the models by their names.
+    """
+    missing = [name for name in code if name not in entry.likenesses]
+    if missing == [MODEL_PROVIDER] and is_served_by_default(entry.agent, model):
+        return []
+    return missing
 
 
 def check_input(input_items: Any) -> Any:
@@ -129,21 +149,22 @@ def given_of_stored_state(state: RunState[Any], stored: Mapping[str, Any]) -> Gi
     return Given(input=state, origin=Origin(is_final=True, output=output))
 
 
-def run_config_of(
-    entry: RegisteredAgent, stored: Mapping[str, Any], *, run_id: str, session_id: str | None
-) -> RunConfig:
-    """Return the RunConfig of a run: the registered one, with what was stored with the run on top.
+def run_config_of(entry: RegisteredAgent, stored: StoredRun) -> RunConfig:
+    """Return the RunConfig of a run: the registered one, with the code that it needs and what was stored on top.
 
     The trace id comes from the run id, so that every segment and every attempt is one trace.
     """
+    request, run = stored.request, stored.run
     config = entry.run_config if entry.run_config is not None else RunConfig(nest_handoff_history=False)
-    values = dict(stored)
-    if "model_settings" in values:
-        values["model_settings"] = _MODEL_SETTINGS.validate_python(values["model_settings"])
-    config = with_default_provider(dataclasses.replace(config, **values))
-    digest = hashlib.sha256(run_id.encode()).hexdigest()[:32]
+    code = {name: entry.code[name] for name in request.code if name in entry.code}
+    config = with_default_provider(with_data(dataclasses.replace(config, **code), request.run_config))
+    if request.model is not None:
+        config = dataclasses.replace(config, model=request.model)
+    digest = hashlib.sha256(run.run_id.encode()).hexdigest()[:32]
     return dataclasses.replace(
-        config, trace_id=config.trace_id or f"trace_{digest}", group_id=config.group_id or session_id or run_id
+        config,
+        trace_id=config.trace_id or f"trace_{digest}",
+        group_id=config.group_id or run.session_id or run.run_id,
     )
 
 
@@ -207,49 +228,3 @@ def _context(entry: RegisteredAgent, context: Any) -> Any:
     if is_typed(context):
         raise NotDurableError(f"The context is a {name}, which another process could not build again.", hint=hint)
     return dump_context(context, context_type=None, hint=hint)
-
-
-def _stored_config(entry: RegisteredAgent, given: RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
-    if given is None:
-        return {}
-    if isinstance(given, Mapping):
-        unknown = set(given) - {field.name for field in dataclasses.fields(RunConfig)}
-        if unknown:
-            raise InvalidInputError(f"run_config has no field {sorted(unknown)[0]!r}.")
-        given = RunConfig(**dict(given))
-    default, registered = RunConfig(), entry.run_config
-    stored: dict[str, Any] = {}
-    for field in dataclasses.fields(RunConfig):
-        value = getattr(given, field.name)
-        if _is_same(value, getattr(default, field.name)):
-            continue
-        if registered is not None and _is_same(value, getattr(registered, field.name)):
-            continue
-        if field.name == "model_settings":
-            stored["model_settings"] = _MODEL_SETTINGS.dump_python(value, mode="json", exclude_none=True)
-        elif field.name in _STORED_CONFIG and _is_json(value):
-            stored[field.name] = value
-        else:
-            raise NotDurableError(
-                f"run_config.{field.name} is code ({type(value).__name__}) that another process could not find again.",
-                hint=f"Register it with the agent: register_agents(agent, run_config=RunConfig({field.name}=...))"
-                + (", or set_default_model_provider(...)." if field.name == "model_provider" else "."),
-            )
-    return stored
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, ModelProvider) and isinstance(other, ModelProvider):
-        defaults = default_model_provider()
-        return all(each is defaults or is_default_of_the_sdk(each) for each in (one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        dump_json(value)
-    except InvalidInputError:
-        return False
-    return True

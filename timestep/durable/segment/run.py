@@ -205,9 +205,7 @@ async def _run_until(
 
 async def _given_of(entry: RegisteredAgent, started: StartedSegment) -> tuple[Given, RunConfig]:
     stored = started.stored
-    config = run_config_of(entry, stored.request.run_config, run_id=stored.run.run_id, session_id=stored.run.session_id)
-    if stored.request.model is not None:
-        config = dataclasses.replace(config, model=stored.request.model)
+    config = run_config_of(entry, stored)
     snapshot = started.snapshot
     items: Any = stored.request.input_items
     if snapshot is None and not isinstance(items, dict):

@@ -30,10 +30,12 @@ from timestep.durable.seams import dbos_recovery, dbos_sdk
 from timestep.durable.seams.known_steps import Known
 from timestep.durable.segment.close import closing_of
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome
+from timestep.durable.segment.request import missing_code
 from timestep.durable.segment.run import run_segment
 from timestep.durable.steps.limits import limits_with
 from timestep.errors import (
     AgentNotRegisteredError,
+    ConfigurationMissingError,
     HistoryChangedError,
     RunCancelledError,
     RunStateError,
@@ -45,9 +47,9 @@ from timestep.ids import (
     run_of_segment,
     segment_id,
 )
-from timestep.store.runs import StoredRun, get_stored_run, mark_parked
+from timestep.store.runs import StoredRun, get_stored_run, mark_parked, model_of
 from timestep.store.segments import Closing, StartedSegment, Used, close_segment, start_segment
-from timestep.words import AGENT_NOT_REGISTERED, COPY, HISTORY_CHANGED, START_RUN, reason_of
+from timestep.words import AGENT_NOT_REGISTERED, CONFIGURATION_MISSING, COPY, HISTORY_CHANGED, START_RUN, reason_of
 
 MAX_RECOVERY_ATTEMPTS = 20
 """How often a segment may be dispatched before DBOS gives it up: what kills its process is not repeated for ever."""
@@ -90,6 +92,7 @@ async def agent_run(work: dict[str, Any]) -> dict[str, Any]:
     if entry is None:
         await _park(started.stored, workflow_id, reason=AGENT_NOT_REGISTERED)
         raise AgentNotRegisteredError(f"The executor {engine().executor_id} does not know the agent {work['agent']!r}.")
+    await _check_configuration(entry, started.stored, workflow_id)
     segment = _segment(run_id, number, started)
     if segment.stream and number > 1:
         await engine().database.run_until_done(begin_stream, run_id, number)
@@ -179,6 +182,20 @@ async def _start(run_id: str, number: int, work: dict[str, Any], entry: Register
     )
     _stored_definitions.add(known)
     return started
+
+
+async def _check_configuration(entry: RegisteredAgent, stored: StoredRun, workflow_id: str) -> None:
+    """Park a run that needs code which is not registered here: it goes on by itself where it is."""
+    request = stored.request
+    missing = missing_code(entry, request.code, model_of(request))
+    if missing:
+        fields = " and ".join(f"run_config.{name}" for name in missing)
+        error = ConfigurationMissingError(
+            f"The executor {engine().executor_id} has the agent {entry.agent.name!r} without the {fields} of this run, "
+            "which is code.",
+        )
+        await _park(stored, workflow_id, reason=CONFIGURATION_MISSING, error=error)
+        raise error
 
 
 def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
