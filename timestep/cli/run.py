@@ -307,10 +307,9 @@ def _enqueue(connector: Connector, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.client.queues import enqueue_run, queued_run
+    from timestep.client.queues import queue_run
 
-    request = _request(options, agent)
-    enqueue_run(connector, queued_run(request, application=connector.application, queue=options.queue_name))
+    queue_run(connector, _request(options, agent), queue=options.queue_name)
 
 
 def _typed_context(options: Options, agent: Agent[Any]) -> Any:
@@ -339,14 +338,11 @@ def _stored_context(options: Options, agent: Agent[Any]) -> Any:
 
 
 def _request(options: Options, agent: str) -> RunRequest:
-    return RunRequest(
-        run_id=options.run_id,
-        agent=agent,
-        input_items=options.text,
-        session_id=options.session_id,
-        stream=True,
-        model=options.model,
-        context=options.context,
+    from timestep.client.requests import new_request
+
+    return new_request(
+        agent, options.text, run_id=options.run_id, session_id=options.session_id, context=options.context,
+        model=options.model, stream=True,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast, is_typeddict
+from collections.abc import Mapping
+from typing import Any, is_typeddict
 
 from agents import ModelProvider, ModelSettings, RunConfig, RunState
 from pydantic import TypeAdapter
 
+from timestep.client import requests
+from timestep.client.requests import check_counts, check_limits
 from timestep.client.sessions import Session
 from timestep.durable.journal.child_runs import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent
@@ -21,7 +22,6 @@ from timestep.durable.states.output import keep_output, load_output
 from timestep.durable.states.state_json import json_of_state
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id
-from timestep.inputs import check_item
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
 from timestep.settings import current_settings
@@ -72,12 +72,7 @@ def build_request(
         InvalidInputError: the input, an id or a limit is malformed.
         NotDurableError: a parameter could not be found again after a crash.
     """
-    if timeout_seconds is not None and not (
-        _is_number(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
-    ):
-        raise InvalidInputError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}.")
-    if max_turns is not None and not (_is_number(max_turns, int) and max_turns >= 1):
-        raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
+    check_counts(max_turns=max_turns, timeout_seconds=timeout_seconds)
     return RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
@@ -90,34 +85,15 @@ def build_request(
         stream=stream,
         model=model,
         max_turns_per_segment=current_settings().max_turns_per_segment,
-        limits=_limits(limits),
+        limits=check_limits(limits),
         resumes_snapshot=None if branch else given.snapshot_here,
         parent_run_id=parent_run_id(),
     )
 
 
 def check_input(input_items: Any) -> Any:
-    """Return an input that is no RunState as JSON: text, or a list of items.
-
-    Raises:
-        InvalidInputError: it is empty, of another type, or an item is malformed; the message names the item.
-    """
-    if isinstance(input_items, str):
-        if not input_items.strip():
-            raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
-        return input_items
-    if not isinstance(input_items, Sequence):
-        raise InvalidInputError(
-            f"The input is text, a list of items or a RunState, not {type(input_items).__name__}: {input_items!r}."
-        )
-    if not input_items:
-        raise InvalidInputError("The input is an empty list.", hint="Give the agent at least one item.")
-    items = [check_item(item, number) for number, item in enumerate(cast("Sequence[Any]", input_items))]
-    try:
-        dump_json(items)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"The input is not JSON-able: {error}.") from error
-    return items
+    """Return an input that is no RunState as JSON; see `timestep.client.requests.check_input`."""
+    return requests.check_input(input_items, kinds="text, a list of items or a RunState")
 
 
 def given_of_stored_state(state: RunState[Any], stored: Mapping[str, Any]) -> Given:
@@ -163,19 +139,6 @@ def _stored_input(given: Given, *, context_type: type | None) -> Any:
         agent = current_agent_of(state)
         ended = {OUTPUT_MARK: keep_output(given.ended.output, agent.output_type if agent is not None else None)}
     return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
-
-
-def _limits(limits: Any) -> RunLimits | None:
-    if limits is not None and not isinstance(limits, RunLimits):
-        raise InvalidInputError(
-            f"limits is a RunLimits, not {type(limits).__name__}: {limits!r}.",
-            hint="Write limits=RunLimits(max_tokens=100_000).",
-        )
-    return limits
-
-
-def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _session_id(session: Any, session_id: str | None) -> str | None:
