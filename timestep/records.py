@@ -290,6 +290,23 @@ class Executor:
     last_seen_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredSession:
+    """A conversation as stored: how many items it has, and the runs in it.
+
+    `run_ids` are the newest of its `runs`, at most 100; `unfinished_run_ids` those of all of them that are queued,
+    running or interrupted, the oldest first. The times are those of the session, None when it never had an item.
+    """
+
+    session_id: str
+    items: int
+    runs: int
+    run_ids: Sequence[str]
+    unfinished_run_ids: Sequence[str]
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
 WhyStranded = Literal["executor", "version", "agent", "queue"]
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from timestep.client import approvals, executors, queues, runs, schedules, usage
+from timestep.client import approvals, executors, queues, runs, schedules, sessions, usage
 from timestep.client.connector import Connector
 from timestep.client.events import stream_events
 from timestep.client.handle import ClientRunHandle
@@ -25,6 +25,7 @@ from timestep.records import (
     RunRequest,
     Schedule,
     Step,
+    StoredSession,
     StrandedRun,
     UsageKey,
     UsageTotal,
@@ -241,6 +242,25 @@ class Client:
         """Let a run that reached a limit go on; see `timestep.raise_limits`."""
         made = approvals.higher_limits(limits, by=by)
         return await self._run(approvals.decide_in_run, made, run_id, None, approval_id)
+
+    async def list_sessions(self, *, limit: int = 50) -> list[StoredSession]:
+        """Return the conversations that have items, those first that were changed last."""
+        return await self._run(sessions.list_sessions, limit=limit)
+
+    async def get_session(self, session_id: str) -> StoredSession:
+        """Return a conversation with the runs in it, or raise `SessionNotFoundError`."""
+        return await self._run(sessions.get_session, session_id)
+
+    async def list_session_items(self, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return the items of a conversation in order, or the latest `limit` of them."""
+        return await self._run(sessions.list_session_items, session_id, limit=limit)
+
+    async def delete_session(self, session_id: str, *, force: bool = False) -> StoredSession:
+        """Delete a conversation and return it as it was; its runs stay.
+
+        With `force` also one whose runs have not ended, else `SessionInUseError` is raised.
+        """
+        return await self._run(sessions.delete_session, session_id, force=force)
 
     async def list_schedules(self) -> list[Schedule]:
         """Return the schedules of this application in the order of their names."""
