@@ -27,9 +27,10 @@ class SortingExecutor(ThreadPoolExecutor):
         """Where everything else goes; DBOS compares it with its own."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if _in_tool_body.get():
-            return super().submit(fn, *args, **kwargs)
-        return self.executor.submit(fn, *args, **kwargs)
+        if not _in_tool_body.get():
+            with contextlib.suppress(RuntimeError):  # the engine has stopped, and this is still the loop's executor
+                return self.executor.submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: asyncio.run() shuts down the executor that it finds, and this one serves every loop."""
