@@ -60,7 +60,8 @@ class RunRequest:
 
     `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part.
     `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
-    `parent_run_id` is the run, or the workflow of a program's own, that started it.
+    `parent_run_id` is the run, or the workflow of a program's own, that started it. A run with `conversation_id`,
+    `previous_response_id` or `auto_previous_response_id` has its history at the model's provider, and no session.
     """
 
     run_id: str
@@ -77,6 +78,9 @@ class RunRequest:
     limits: RunLimits | None = None
     resumes_snapshot: int | None = None
     parent_run_id: str | None = None
+    conversation_id: str | None = None
+    previous_response_id: str | None = None
+    auto_previous_response_id: bool = False
 
 
 OneAtATime = Literal["session"]

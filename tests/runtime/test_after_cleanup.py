@@ -104,7 +104,7 @@ async def items(before: Before) -> int:
     return len(await session.get_items())
 
 
-async def save_and_load(before: Before) -> str:
+async def save_and_load(before: Before) -> str | None:
     store = RunStateStore(agent=clerk(), session_id=f"s-{before.run_id}")
     await store.save(before.waiting.to_state())
     return (await store.load()).get_interruptions()[0].name

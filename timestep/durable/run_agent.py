@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from agents import Agent, RunConfig, RunHooks, Runner, RunResultStreaming, RunState
+from agents import Agent, RunConfig, RunErrorHandlers, RunHooks, Runner, RunResultStreaming, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
@@ -48,6 +48,10 @@ async def run_agent(
     hooks: RunHooks[Any] | None = None,
     on_interruption: Literal["return", "raise"] = "return",
     branch: bool = False,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> Any:
     """Run an agent and return the SDK's own result, which also has `.output`.
 
@@ -66,6 +70,8 @@ async def run_agent(
             streamed run, whose `stream_events()` then yields what has happened. None returns the result at once, a
             streamed one still running; a stored state is then held until the events have been read to their end.
         on_interruption: What to do when the run waits for a person: `return` the result, or `raise`.
+        error_handlers: As the SDK takes them; so are `conversation_id`, `previous_response_id` and
+            `auto_previous_response_id`, which leave the history at the model's provider and go without a session.
         branch: Go on from a stored state that was resumed before, or that belongs to a durable run.
 
     Raises:
@@ -94,6 +100,10 @@ async def run_agent(
         "run_config": config,
         "hooks": hooks,
         "max_turns": max_turns if max_turns is not None else DEFAULT_MAX_TURNS,
+        "error_handlers": error_handlers,
+        "conversation_id": conversation_id,
+        "previous_response_id": previous_response_id,
+        "auto_previous_response_id": auto_previous_response_id,
     }
     await claim.hold()
     try:

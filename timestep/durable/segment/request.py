@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, is_typeddict
 
-from agents import ModelProvider, ModelSettings, RunConfig, RunState
+from agents import ModelProvider, ModelSettings, RunConfig, RunErrorHandlers, RunState
 from pydantic import TypeAdapter
 
 from timestep.client import requests
@@ -65,6 +65,10 @@ def build_request(
     model: str | None = None,
     limits: RunLimits | None = None,
     branch: bool = False,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> RunRequest:
     """Return the request of a run, all of it JSON. One from a stored snapshot claims it, except as a `branch`.
 
@@ -73,11 +77,24 @@ def build_request(
         NotDurableError: a parameter could not be found again after a crash.
     """
     check_counts(max_turns=max_turns, timeout_seconds=timeout_seconds)
+    if error_handlers is not None and error_handlers is not entry.error_handlers:
+        raise NotDurableError(
+            "error_handlers are code that another process could not find again.",
+            hint="Register them with the agent: register_agents(agent, error_handlers=...).",
+        )
+    stored_session = _session_id(session, session_id)
+    at_provider = _at_provider(
+        given,
+        session_id=stored_session,
+        conversation_id=conversation_id,
+        previous_response_id=previous_response_id,
+        auto_previous_response_id=auto_previous_response_id,
+    )
     return RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
         input_items=_stored_input(given, context_type=entry.context_type),
-        session_id=_session_id(session, session_id),
+        session_id=stored_session,
         context=_context(entry, context),
         max_turns=max_turns,
         run_config=_stored_config(entry, run_config),
@@ -88,6 +105,7 @@ def build_request(
         limits=check_limits(limits),
         resumes_snapshot=None if branch else given.snapshot_here,
         parent_run_id=parent_run_id(),
+        **at_provider,
     )
 
 
@@ -139,6 +157,25 @@ def _stored_input(given: Given, *, context_type: type | None) -> Any:
         agent = current_agent_of(state)
         ended = {OUTPUT_MARK: keep_output(given.ended.output, agent.output_type if agent is not None else None)}
     return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
+
+
+def _at_provider(given: Given, *, session_id: str | None, **fields: Any) -> dict[str, Any]:
+    """Return what says where the model's provider has the history, checked."""
+    named = [name for name, value in fields.items() if value]
+    for name in ("conversation_id", "previous_response_id"):
+        value = fields[name]
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            raise InvalidInputError(f"{name} is an id of the model's provider, not {value!r}.")
+    if named and session_id is not None:
+        raise InvalidInputError(
+            f"{named[0]} and the session {session_id!r} are two places of one history.",
+            hint="Leave one of them out.",
+        )
+    if named and isinstance(given.input, RunState):
+        raise InvalidInputError(
+            f"{named[0]} is given with a RunState, which says itself where its history is.", hint="Leave it out."
+        )
+    return {**fields, "auto_previous_response_id": bool(fields["auto_previous_response_id"])}
 
 
 def _session_id(session: Any, session_id: str | None) -> str | None:
