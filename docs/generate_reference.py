@@ -142,7 +142,11 @@ def settings_page() -> str:
         default = None if default is dict else default
         shown = "" if default is None else default if is_folder else f"`{_plain(default)}`"
         parts.append(f"| `{setting.variable}` | `{key}` | {shown} | {MEANINGS[setting.field]} |")
-    parts += ["", "`timestep doctor` prints the value of each, where it came from, and what is wrong with it."]
+    parts += ["", "`timestep doctor` prints the value of each, where it came from, and what is wrong with it.", ""]
+    parts += [
+        "Providers of models have variables of their own: `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OLLAMA_API_KEY`, and"
+    ]
+    parts += ["`OLLAMA_HOST`, the local Ollama. See [models](../how-to/models.md#ollama)."]
     return "\n".join(parts) + "\n"
 
 

@@ -17,6 +17,8 @@ TimestepError
 ├── RunNotFoundError
 ├── QueueNotFoundError
 ├── QueueNotEmptyError            a queue in which runs wait is not deleted
+├── SessionNotFoundError
+├── SessionInUseError             a session whose runs have not ended is not deleted
 ├── RunStateError                 a run is not in a state that allows the verb
 ├── ScheduleNotFoundError
 ├── RunFailedError                a run failed with an error whose class could not be rebuilt
@@ -181,6 +183,18 @@ class QueueNotEmptyError(TimestepError):
     """Runs wait in the queue."""
 
     hint = "Let them run, or cancel them with `timestep runs cancel ID`."
+
+
+class SessionNotFoundError(TimestepError):
+    """There is no such session."""
+
+    hint = "List the sessions with `timestep sessions list`."
+
+
+class SessionInUseError(TimestepError):
+    """Runs of the session have not ended."""
+
+    hint = "Let them end, or cancel them with `timestep runs cancel ID`; --force (force=True) deletes it all the same."
 
 
 class RunStateError(TimestepError):

@@ -61,7 +61,8 @@ class RunRequest:
     `input_items` is a string or a list of Responses API input items. `run_config` holds only its JSON-able part;
     `code` names its fields that are code, which an executor must have registered with the agent.
     `resumes_snapshot` is the id of the stored snapshot that the run goes on from, and that nobody else may then.
-    `parent_run_id` is the run, or the workflow of a program's own, that started it.
+    `parent_run_id` is the run, or the workflow of a program's own, that started it. A run with `conversation_id`,
+    `previous_response_id` or `auto_previous_response_id` has its history at the model's provider, and no session.
     """
 
     run_id: str
@@ -79,6 +80,9 @@ class RunRequest:
     limits: RunLimits | None = None
     resumes_snapshot: int | None = None
     parent_run_id: str | None = None
+    conversation_id: str | None = None
+    previous_response_id: str | None = None
+    auto_previous_response_id: bool = False
 
 
 OneAtATime = Literal["session"]
@@ -290,6 +294,23 @@ class Executor:
     run_ids: Sequence[str]
     started_at: datetime
     last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSession:
+    """A conversation as stored: how many items it has, and the runs in it.
+
+    `run_ids` are the newest of its `runs`, at most 100; `unfinished_run_ids` those of all of them that are queued,
+    running or interrupted, the oldest first. The times are those of the session, None when it never had an item.
+    """
+
+    session_id: str
+    items: int
+    runs: int
+    run_ids: Sequence[str]
+    unfinished_run_ids: Sequence[str]
+    created_at: datetime | None
+    updated_at: datetime | None
 
 
 WhyStranded = Literal["executor", "version", "agent", "configuration", "queue"]

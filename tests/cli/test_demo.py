@@ -233,7 +233,7 @@ def test_a_model_that_is_asked_for_and_is_not_there_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, asked: str, said: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
-    monkeypatch.setattr(models, "OLLAMA_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
     with pytest.raises(ModelNotConfiguredError) as caught:
         models.choose_model(asked)
     assert said in caught.value.hint

@@ -20,7 +20,7 @@ def ollama() -> Iterator[OllamaServer]:
     """A server of the test's own that does as it is told."""
     server = OllamaServer()
     yield server
-    ollama.close()
+    server.close()
 
 
 @pytest.fixture
@@ -52,6 +52,22 @@ def test_the_list_shows_host_reason_and_state_of_each_provider(command: Timestep
     assert "OPENAI_API_KEY" in found["openai", ""]["problem"]
     assert "PAID_KEY" in found["paid", ""]["problem"]
     assert [request.path for request in ollama.requests] == ["/api/tags"]
+
+
+def test_the_list_has_the_local_ollama_at_the_host_of_the_environment(
+    timestep_command: Timestep, ollama: OllamaServer
+) -> None:
+    ollama.script(TAGS)
+    place = ollama.url.removeprefix("http://")
+    ended = timestep_command(
+        "models", "list", "--json", variables={"OLLAMA_HOST": place.replace("127.0.0.1", "0.0.0.0")}
+    )
+    found = {(each["prefix"], each["url"]): each for each in json.loads(ended.stdout)}
+    local = found["ollama", f"http://{place}"]
+    assert (local["reason"], local["state"], local["models"][0]) == ("OLLAMA_HOST", "reachable", "ollama/gpt-oss:20b")
+    ended = timestep_command("models", "list", "--json", variables={"OLLAMA_HOST": "ftp://gpu"})
+    [wrong] = [each for each in json.loads(ended.stdout) if each["reason"] == "OLLAMA_HOST"]
+    assert (wrong["state"], "OLLAMA_HOST is 'ftp://gpu'" in wrong["problem"]) == ("unreachable", True)
 
 
 def test_the_list_is_a_table_for_people_and_asks_the_default_of_a_module(

@@ -280,7 +280,7 @@ async def test_a_run_s_own_provider_comes_before_the_default(default: Named) -> 
 async def test_without_anything_a_name_of_ollama_goes_to_ollama(
     monkeypatch: pytest.MonkeyPatch, server: OllamaServer
 ) -> None:
-    monkeypatch.setattr("timestep.models.ollama_provider.LOCAL_URL", server.url)
+    monkeypatch.setenv("OLLAMA_HOST", server.url)
     server.script(answer("Hi"))
     assert (await run_agent(Agent(name="a", model="ollama/llama3"), "Hi")).output == "Hi"
     assert server.bodies[0]["model"] == "llama3"

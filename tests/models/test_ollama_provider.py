@@ -14,7 +14,8 @@ from ollama_server import OllamaServer, answer
 from timestep import OllamaModel, OllamaModelProvider
 from timestep.errors import ModelNotConfiguredError
 from timestep.models.clients import http_of
-from timestep.models.ollama_provider import CLOUD_URL, LOCAL_URL
+from timestep.models.ollama_host import LOCAL_URL
+from timestep.models.ollama_provider import CLOUD_URL
 
 KEY = {"OLLAMA_API_KEY": "of-the-environment"}
 HOSTS: list[tuple[dict[str, str], dict[str, str], str, str, str | None, str]] = [
@@ -28,7 +29,12 @@ HOSTS: list[tuple[dict[str, str], dict[str, str], str, str, str | None, str]] = 
     ({"base_url": "http://gpu:1"}, KEY, "x-cloud", "http://gpu:1", None, "base_url"),
     ({"base_url": "http://gpu:1", "api_key": "k"}, KEY, "llama3", "http://gpu:1", "k", "base_url"),
     ({"base_url": " ", "api_key": ""}, {}, "llama3", LOCAL_URL, None, "default"),
-    ({}, {"OLLAMA_API_KEY": " ", "OLLAMA_HOST": "http://gpu:1"}, "llama3", LOCAL_URL, None, "default"),
+    ({}, {"OLLAMA_API_KEY": " ", "OLLAMA_HOST": "http://gpu:1"}, "llama3", "http://gpu:1", None, "OLLAMA_HOST"),
+    ({}, {"OLLAMA_HOST": "gpu"}, "llama3", "http://gpu:11434", None, "OLLAMA_HOST"),
+    ({}, {"OLLAMA_HOST": " "}, "llama3", LOCAL_URL, None, "default"),
+    ({}, {"OLLAMA_HOST": "gpu"}, "gpt-oss:20b-cloud", CLOUD_URL, None, "its name ends in -cloud"),
+    ({}, KEY | {"OLLAMA_HOST": "gpu"}, "llama3", CLOUD_URL, "of-the-environment", "OLLAMA_API_KEY"),
+    ({"base_url": "http://gpu:1"}, {"OLLAMA_HOST": "other"}, "llama3", "http://gpu:1", None, "base_url"),
 ]
 
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approvals": ("timestep.cli.approvals", "List what runs wait for, and decide it."),
     "queues": ("timestep.cli.queues", "List, make, pause and resume queues."),
     "schedules": ("timestep.cli.schedules", "List, make, pause, trigger and backfill schedules."),
+    "sessions": ("timestep.cli.sessions", "List, show and delete conversations."),
     "usage": ("timestep.cli.usage", "Sum up the tokens and the cost of model calls."),
     "models": ("timestep.cli.models", "List the models of the providers, and try one."),
     "executors": ("timestep.cli.executors", "List the processes that execute runs."),

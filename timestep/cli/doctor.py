@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from timestep.client.database import SchemaState
 
 Status = Literal["ok", "warn", "fail"]
-OLLAMA_PORT = 11434
+ANSWERS = "answers"
 OLDEST_PYTHON = (3, 11)
 MOST_STRANDED = 3
 """Stranded runs that are named."""
@@ -258,9 +258,9 @@ def _check_models() -> Iterator[Check]:
     if has_ollama:
         yield Check(name="ollama server", status="ok", detail="the cloud, by OLLAMA_API_KEY")
     else:
-        has_ollama = _answers_locally(OLLAMA_PORT)
-        detail = f"{'answers' if has_ollama else 'none'} on port {OLLAMA_PORT}"
-        yield Check(name="ollama server", status="ok", detail=detail)
+        check = _check_local_ollama()
+        has_ollama = check.detail.startswith(ANSWERS)
+        yield check
     if not has_key and not has_ollama and not _has_servers():
         yield Check(
             name="models",
@@ -277,11 +277,22 @@ def _has_servers() -> bool:
         return False  # told of beside the setting
 
 
-def _answers_locally(port: int) -> bool:
+def _check_local_ollama() -> Check:
     import socket
+    from urllib.parse import urlsplit
 
+    from timestep.models.ollama_host import local_url
+
+    name = "ollama server"
     try:
-        socket.create_connection(("localhost", port), timeout=0.5).close()
+        url, reason = local_url()
+    except TimestepError as error:
+        return Check(name=name, status="warn", detail=str(error), hint=error.hint)
+    place = urlsplit(url)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 0), timeout=0.5).close()
+        detail = ANSWERS
     except OSError:
-        return False
-    return True
+        detail = "none"
+    shown = f"on port {place.port}" if reason == "default" else f"at {url}, by {reason}"
+    return Check(name=name, status="ok", detail=f"{detail} {shown}")

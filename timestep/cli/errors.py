@@ -19,6 +19,7 @@ from timestep.errors import (
     RunFailedError,
     RunNotFoundError,
     ScheduleNotFoundError,
+    SessionNotFoundError,
     TimestepError,
 )
 
@@ -50,6 +51,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 _EXIT_CODES: tuple[tuple[type[TimestepError], ExitCode], ...] = (
     (RunNotFoundError, ExitCode.NOT_FOUND),
     (QueueNotFoundError, ExitCode.NOT_FOUND),
+    (SessionNotFoundError, ExitCode.NOT_FOUND),
     (ScheduleNotFoundError, ExitCode.NOT_FOUND),
     (ApprovalNotFoundError, ExitCode.NOT_FOUND),
     (AmbiguousCallError, ExitCode.BAD_USAGE),

@@ -239,6 +239,7 @@ def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
     from timestep.cli.connect import connect
     from timestep.cli.runs.ending import show_ending
     from timestep.cli.runs.follow import AnswerPrinter, follow_run
+    from timestep.cli.takers import say_if_nobody_takes
     from timestep.client.executors import list_live_executors
 
     with connect() as connector:
@@ -249,19 +250,22 @@ def _run_elsewhere(options: Options, *, is_detached: bool) -> ExitCode:
         return _run_here(options, BARE_AGENT)
     with connect() as connector:
         _enqueue(connector, options, agent)
-        executors = list_live_executors(connector, agent=agent)
-        if not executors:
-            note(f"No live executor has the agent {agent!r}: the run waits in Postgres.")
-            note("  start one:  timestep worker MODULE")
+
+        def say_if_nobody() -> None:
+            waits = not is_detached
+            say_if_nobody_takes(connector, agent, what="the run waits", run_id=options.run_id, waits=waits)
+
         if is_detached:
+            say_if_nobody()
             if options.as_json:
                 emit_json({"run_id": options.run_id, "agent": agent, "status": "queued"})
             else:
                 emit(options.run_id)
             return ExitCode.DONE
         printer = AnswerPrinter(prints_text=not options.as_json)
-        following = follow_run(connector, options.run_id, printer)
         try:
+            say_if_nobody()
+            following = follow_run(connector, options.run_id, printer)
             run = asyncio.run(_limited(following, options.wait_seconds))
         except KeyboardInterrupt:
             printer.end()
@@ -307,10 +311,9 @@ def _enqueue(connector: Connector, options: Options, agent: str) -> None:
     Raises:
         RunInputMismatchError: the id is known with another input.
     """
-    from timestep.client.queues import enqueue_run, queued_run
+    from timestep.client.queues import queue_run
 
-    request = _request(options, agent)
-    enqueue_run(connector, queued_run(request, application=connector.application, queue=options.queue_name))
+    queue_run(connector, _request(options, agent), queue=options.queue_name)
 
 
 def _typed_context(options: Options, agent: Agent[Any]) -> Any:
@@ -339,14 +342,16 @@ def _stored_context(options: Options, agent: Agent[Any]) -> Any:
 
 
 def _request(options: Options, agent: str) -> RunRequest:
-    return RunRequest(
+    from timestep.client.requests import new_request
+
+    return new_request(
+        agent,
+        options.text,
         run_id=options.run_id,
-        agent=agent,
-        input_items=options.text,
         session_id=options.session_id,
-        stream=True,
-        model=options.model,
         context=options.context,
+        model=options.model,
+        stream=True,
     )
 
 

@@ -80,7 +80,7 @@ def run_batch(
     connector: Connector, batch: Batch, *, is_detached: bool, wait_seconds: float | None, as_json: bool
 ) -> ExitCode:
     """Queue what is not done, and write each result when it is there; after Ctrl-C the runs go on."""
-    from timestep.client.executors import list_live_executors
+    from timestep.cli.takers import say_if_nobody_takes
     from timestep.client.queues import enqueue_runs
 
     left = [run for run in batch.runs if run.request.run_id not in batch.done]
@@ -88,9 +88,7 @@ def run_batch(
         note(f"{len(batch.runs) - len(left)} of {len(batch.runs)} runs are in {batch.results}.")
     enqueue_runs(connector, left)
     for agent in sorted({run.request.agent for run in left}):
-        if not list_live_executors(connector, agent=agent):
-            note(f"No live executor has the agent {agent!r}: its runs wait in Postgres.")
-            note("  start one:  timestep worker MODULE")
+        say_if_nobody_takes(connector, agent, what="its runs wait", run_id=None, waits=not is_detached)
     if is_detached:
         emit_json({"queued": len(left), "runs": len(batch.runs)}) if as_json else emit(f"{len(left)} runs are queued.")
         return ExitCode.DONE

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from timestep.client import approvals, executors, queues, runs, schedules, usage
+from timestep.client import approvals, executors, queues, runs, schedules, sessions, usage
 from timestep.client.connector import Connector
 from timestep.client.events import stream_events
+from timestep.client.handle import ClientRunHandle
+from timestep.client.requests import new_request
 from timestep.records import (
     Approval,
     CatchUp,
@@ -23,6 +25,7 @@ from timestep.records import (
     RunRequest,
     Schedule,
     Step,
+    StoredSession,
     StrandedRun,
     UsageKey,
     UsageTotal,
@@ -36,7 +39,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Looks at runs and decides about them, from any process that reaches the database.
+    """Queues runs, looks at them and decides about them, from any process that reaches the database.
 
     Also an asynchronous context manager, which closes it. A method does what the function of its name does in
     `timestep.client`, and raises the same.
@@ -48,6 +51,53 @@ class Client:
         self._own: Database | None = None
         self._connector: Connector | None = None
         self._opening = asyncio.Lock()
+
+    async def queue_run(
+        self,
+        agent: str,
+        input_items: str | Sequence[Mapping[str, Any]],
+        *,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        queue: str | None = None,
+        context: Any = None,
+        model: str | None = None,
+        limits: RunLimits | None = None,
+        stream: bool = False,
+        priority: int | None = None,
+        deduplication_id: str | None = None,
+        delay_seconds: float | None = None,
+    ) -> ClientRunHandle:
+        """Queue a run of the agent that executors have under this name; it is stored when this returns.
+
+        Args:
+            session_id: The conversation; its queued runs run one after the other.
+            run_id: The run's id and idempotency key; a fresh one when absent, so pass one where the call may be
+                repeated.
+            queue: Made on first use; the default one starts at most 50 runs in 60 s.
+            context: JSON; the executor makes of it the class that the agent is registered with, if there is one.
+            model: Name of the model of this run, instead of those of its agents.
+            limits: What the run may use.
+            stream: Write live events to the run's stream; else its events are its recorded steps.
+            priority: From 1, the highest, on. A run without it starts before all others.
+            deduplication_id: In one queue no two runs have it that have not ended.
+            delay_seconds: Start no earlier than this many seconds from now.
+
+        Raises:
+            InvalidInputError: a value is malformed.
+            NotDurableError: the context is not JSON.
+            RunInputMismatchError: the id is known with another input.
+            RunDuplicatedError: another run has the deduplication id; its `run_id` says which.
+        """
+        request = new_request(
+            agent, input_items, session_id=session_id, run_id=run_id, context=context, model=model, limits=limits,
+            stream=stream,
+        )  # fmt: skip
+        known = await self._run(
+            queues.queue_run, request, queue=queue, priority=priority, deduplication_id=deduplication_id,
+            delay_seconds=delay_seconds,
+        )  # fmt: skip
+        return ClientRunHandle(run_id=known, connect=self._connect)
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run, or raise `RunNotFoundError`."""
@@ -192,6 +242,25 @@ class Client:
         """Let a run that reached a limit go on; see `timestep.raise_limits`."""
         made = approvals.higher_limits(limits, by=by)
         return await self._run(approvals.decide_in_run, made, run_id, None, approval_id)
+
+    async def list_sessions(self, *, limit: int = 50) -> list[StoredSession]:
+        """Return the conversations that have items, those first that were changed last."""
+        return await self._run(sessions.list_sessions, limit=limit)
+
+    async def get_session(self, session_id: str) -> StoredSession:
+        """Return a conversation with the runs in it, or raise `SessionNotFoundError`."""
+        return await self._run(sessions.get_session, session_id)
+
+    async def list_session_items(self, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return the items of a conversation in order, or the latest `limit` of them."""
+        return await self._run(sessions.list_session_items, session_id, limit=limit)
+
+    async def delete_session(self, session_id: str, *, force: bool = False) -> StoredSession:
+        """Delete a conversation and return it as it was; its runs stay.
+
+        With `force` also one whose runs have not ended, else `SessionInUseError` is raised.
+        """
+        return await self._run(sessions.delete_session, session_id, force=force)
 
     async def list_schedules(self) -> list[Schedule]:
         """Return the schedules of this application in the order of their names."""

@@ -85,6 +85,27 @@ def queued_run(
     )
 
 
+def queue_run(
+    connector: Connector,
+    request: RunRequest,
+    *,
+    queue: str | None = None,
+    priority: int | None = None,
+    deduplication_id: str | None = None,
+    delay_seconds: float | None = None,
+) -> str:
+    """Queue a run for the executors of the application; return its id. See `queued_run` and `enqueue_runs`."""
+    queued = queued_run(
+        request,
+        application=connector.application,
+        queue=queue,
+        priority=priority,
+        deduplication_id=deduplication_id,
+        delay_seconds=delay_seconds,
+    )
+    return enqueue_run(connector, queued)
+
+
 def enqueue_run(connector: Connector, queued: QueuedRun, *, on_duplicate: OnDuplicate = "raise") -> str:
     """Store and enqueue one run; see `enqueue_runs`. Return its id, or that of the run with its deduplication id."""
     return enqueue_runs(connector, [queued], on_duplicate=on_duplicate)[0]

@@ -57,7 +57,7 @@ def digest_of(request: RunRequest) -> str:
         "input": request.input_items,
         "session": request.session_id,
         "context": request.context,
-    }
+    } | {name: value for name in store.AT_PROVIDER if (value := getattr(request, name))}
     return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
 
 
@@ -65,9 +65,9 @@ def request_fields(request: RunRequest) -> dict[str, Any]:
     """Return a request without its run id as JSON, for a workflow's arguments."""
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     fields |= {"run_config": dict(request.run_config), "limits": store.limits_json(request.limits)}
-    del fields["run_id"]
-    if not request.code:
-        del fields["code"]  # an executor of an older release does not know it
+    unset = [name for name in (*store.AT_PROVIDER, "code") if not fields[name]]
+    for name in ("run_id", *unset):  # executors of an older release take a request without them
+        del fields[name]
     return fields
 
 

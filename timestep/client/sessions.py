@@ -1,14 +1,21 @@
-"""Sessions: a conversation across runs, kept in Postgres."""
+"""Sessions: a conversation across runs, kept in Postgres, and every verb on those that are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
+from timestep.errors import SessionInUseError, SessionNotFoundError
 from timestep.ids import check_session_id, new_session_id
+from timestep.records import StoredSession
 from timestep.store import sessions as store
 from timestep.store.connection import Database
 from timestep.store.process_database import open_current_database
+
+if TYPE_CHECKING:  # DBOS's client is no part of a Session
+    from timestep.client.connector import Connector
 
 
 class Session:
@@ -66,3 +73,58 @@ class Session:
 
     async def _open(self) -> Database:
         return self._database or await open_current_database()
+
+
+def list_sessions(connector: Connector, *, limit: int = 50) -> list[StoredSession]:
+    """Return the sessions that have items, those first that were changed last."""
+    return connector.database.run_sync(store.list_sessions, limit=limit)
+
+
+def get_session(connector: Connector, session_id: str) -> StoredSession:
+    """Return a session with the runs in it.
+
+    Raises:
+        SessionNotFoundError: no item and no run has this session.
+    """
+    return connector.database.run_sync(_get, session_id)
+
+
+def list_session_items(connector: Connector, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the items of a session in order, or the latest `limit` of them.
+
+    Raises:
+        SessionNotFoundError: no item and no run has this session.
+    """
+    get_session(connector, session_id)
+    return connector.database.run_sync(store.read_items, session_id, limit=limit)
+
+
+def delete_session(connector: Connector, session_id: str, *, force: bool = False) -> StoredSession:
+    """Delete a conversation and return it as it was, with the runs in it; they stay, with their input and output.
+
+    With `force` also one whose runs have not ended: they go on, and add their items to a new conversation.
+
+    Raises:
+        SessionNotFoundError: no item and no run has this session.
+        SessionInUseError: runs of it are queued or running, or wait for a person.
+    """
+    return connector.database.run_sync(_delete, session_id, force=force)
+
+
+def _get(connection: sa.Connection, session_id: str) -> StoredSession:
+    found = store.find_session(connection, session_id)
+    if found is None:
+        raise SessionNotFoundError(f"There is no session {session_id!r}.")
+    return found
+
+
+def _delete(connection: sa.Connection, session_id: str, *, force: bool) -> StoredSession:
+    store.lock_session(connection, session_id)
+    found = _get(connection, session_id)
+    if found.unfinished_run_ids and not force:
+        named = ", ".join(found.unfinished_run_ids[:3]) + (" ..." if len(found.unfinished_run_ids) > 3 else "")
+        count = len(found.unfinished_run_ids)
+        have = "1 run has" if count == 1 else f"{count} runs have"
+        raise SessionInUseError(f"In the session {session_id!r} {have} not ended: {named}.")
+    store.delete_session(connection, session_id)
+    return found

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from agents import Agent, RunConfig
+from agents import Agent, RunConfig, RunErrorHandlers
 
 from timestep import home_loop
 from timestep.client import queues as desk
@@ -49,6 +49,10 @@ def queue_agent_workflow(
     one_at_a_time: OneAtATime | None = "session",
     on_duplicate: OnDuplicate = "raise",
     partition_key: str | None = None,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> RunHandle:
     """Queue a run and return its handle; the run is stored when this returns. May be awaited too.
 
@@ -98,6 +102,10 @@ def queue_agent_workflow(
         model=model,
         limits=limits,
         branch=branch,
+        error_handlers=error_handlers,
+        conversation_id=conversation_id,
+        previous_response_id=previous_response_id,
+        auto_previous_response_id=auto_previous_response_id,
     )
     queued = queued_run(
         request,

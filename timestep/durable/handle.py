@@ -32,6 +32,7 @@ class RunHandle:
 
     def get_status(self) -> Status:
         """Return the run's status now, one of the words of `RunStatus`; may be awaited too."""
+        ensure_engine()
         return Status(engine().database.run_sync(get_stored_run, self.run_id).run.status)
 
     def get_workflow_id(self) -> str:

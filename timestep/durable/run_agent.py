@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from agents import Agent, RunConfig, RunHooks, Runner, RunState
+from agents import Agent, RunConfig, RunErrorHandlers, RunHooks, Runner, RunResultStreaming, RunState
 from agents.run import DEFAULT_MAX_TURNS
 from dbos import DBOS
 
@@ -22,10 +22,11 @@ ResultProcessor = Callable[[Any], Awaitable[Any]]
 
 
 async def default_result_processor(result: Any) -> Any:
-    """Return a result when it is complete: the events of a streamed one are consumed."""
+    """Return a result when it is complete: the events of a streamed one are consumed, and can be read again."""
     if hasattr(result, "stream_events"):
-        async for _ in result.stream_events():
-            pass
+        events = [event async for event in result.stream_events()]
+        if isinstance(result, RunResultStreaming):
+            _replay(result, events)
     return result
 
 
@@ -47,6 +48,10 @@ async def run_agent(
     hooks: RunHooks[Any] | None = None,
     on_interruption: Literal["return", "raise"] = "return",
     branch: bool = False,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> Any:
     """Run an agent and return the SDK's own result, which also has `.output`.
 
@@ -61,9 +66,12 @@ async def run_agent(
         run_input: Text, a list of Responses API input items, or a RunState to go on from.
         session: Any session of the SDK, or a `timestep.Session`. Inside a workflow it is written at the end.
         run_config: As the SDK takes it; one that names no model provider gets the default of Timestep.
-        result_processor: What to do with the result before it is returned; None returns it at once, a streamed one
-            still running. A stored state is then held until the events have been read to their end.
+        result_processor: What to do with the result before it is returned. The default one waits for the end of a
+            streamed run, whose `stream_events()` then yields what has happened. None returns the result at once, a
+            streamed one still running; a stored state is then held until the events have been read to their end.
         on_interruption: What to do when the run waits for a person: `return` the result, or `raise`.
+        error_handlers: As the SDK takes them; so are `conversation_id`, `previous_response_id` and
+            `auto_previous_response_id`, which leave the history at the model's provider and go without a session.
         branch: Go on from a stored state that was resumed before, or that belongs to a durable run.
 
     Raises:
@@ -92,6 +100,10 @@ async def run_agent(
         "run_config": config,
         "hooks": hooks,
         "max_turns": max_turns if max_turns is not None else DEFAULT_MAX_TURNS,
+        "error_handlers": error_handlers,
+        "conversation_id": conversation_id,
+        "previous_response_id": previous_response_id,
+        "auto_previous_response_id": auto_previous_response_id,
     }
     await claim.hold()
     try:
@@ -112,6 +124,16 @@ async def run_agent(
     if waits_for and on_interruption == "raise":
         raise interruption_of(DBOS.workflow_id, waits_for)
     return result
+
+
+def _replay(result: RunResultStreaming, events: Sequence[Any]) -> None:
+    """Let `stream_events` yield what was consumed, as often as it is called."""
+
+    async def stream_events() -> AsyncIterator[Any]:
+        for event in events:
+            yield event
+
+    vars(result)["stream_events"] = stream_events
 
 
 async def _processed(result: Any, processor: ResultProcessor | None) -> Any:

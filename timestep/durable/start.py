@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal
 
-from agents import Agent, RunConfig
+from agents import Agent, RunConfig, RunErrorHandlers
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
@@ -60,6 +60,10 @@ async def run_agent_workflow(
     limits: RunLimits | None = None,
     on_interruption: OnInterruption = "return",
     branch: bool = False,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> DurableRunResult:
     """Run an agent durably and return its result.
 
@@ -91,6 +95,10 @@ async def run_agent_workflow(
             until it has ended, whoever decides; `raise` an InterruptionException.
         branch: Start another run from the state of a stored run, instead of continuing that run, or from a snapshot
             that was resumed before.
+        error_handlers: They belong to `register_agents(..., error_handlers=...)`; others are refused.
+        conversation_id: A conversation of the OpenAI Responses API, which then has the history: no session.
+        previous_response_id: A response of that API on which the run goes on; no session.
+        auto_previous_response_id: Go on from each response with its id instead of the history; no session.
 
     Raises:
         InterruptionException: the run waits for a person, and `on_interruption` is `raise`.
@@ -130,6 +138,10 @@ async def run_agent_workflow(
             model=model,
             limits=limits,
             branch=branch,
+            error_handlers=error_handlers,
+            conversation_id=conversation_id,
+            previous_response_id=previous_response_id,
+            auto_previous_response_id=auto_previous_response_id,
         )
         async with claimed(None if branch else given.snapshot_elsewhere, by=request.run_id):
             result = await apart(_start_unless_left(request))

@@ -17,6 +17,7 @@ from timestep.models.clients import client_of, http_of
 from timestep.models.compatible import OpenAICompatibleProvider
 from timestep.models.multi_model import OPENAI, MultiModelProvider
 from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE
+from timestep.models.ollama_host import HOST_VARIABLE
 from timestep.models.ollama_provider import CLOUD_SUFFIX, CLOUD_URL, OllamaHost, OllamaModelProvider, own_client
 from timestep.settings import current_model_providers
 
@@ -71,7 +72,14 @@ def _hosts(provider: ModelProvider) -> Iterator[_Host]:
             continue
         assert found is not None
         if isinstance(found, OllamaModelProvider):
-            hosts = {host.url: host for host in (found.host_of(f"x{CLOUD_SUFFIX}"), found.host_of("x"))}
+            hosts: dict[str, OllamaHost] = {}
+            for name in (f"x{CLOUD_SUFFIX}", "x"):
+                try:
+                    host = found.host_of(name)
+                except ModelNotConfiguredError as error:
+                    yield _Host(prefix=prefix, provider=found, reason=HOST_VARIABLE, problem=error)
+                    continue
+                hosts[host.url] = host
             for host in hosts.values():
                 shown = host.reason if reason == "default" else f"{reason}, {host.reason}"
                 yield _Host(prefix=prefix, provider=found, reason=shown, ollama=host)
@@ -87,7 +95,7 @@ async def _report(host: _Host, timeout_seconds: float) -> ProviderReport:
     names: list[str] = []
     try:
         if host.problem is not None:
-            state = "no key"
+            state = "unreachable" if host.reason == HOST_VARIABLE else "no key"
         elif host.ollama is not None:
             url = host.ollama.url
             if url == CLOUD_URL and host.ollama.api_key is None:

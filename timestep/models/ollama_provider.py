@@ -15,10 +15,10 @@ from timestep.event_loops import of_running_loop
 from timestep.models.clients import http_of
 from timestep.models.http_clients import certificates
 from timestep.models.ollama_call import CLOUD_NAME, KEY_VARIABLE
+from timestep.models.ollama_host import local_url
 from timestep.models.ollama_model import OllamaModel
 
 CLOUD_URL = f"https://{CLOUD_NAME}"
-LOCAL_URL = "http://localhost:11434"
 CLOUD_SUFFIX = "-cloud"
 
 CONNECT_SECONDS = 10
@@ -39,8 +39,8 @@ class OllamaModelProvider(ModelProvider):
     """Models of an Ollama server, local or in the cloud.
 
     The host of each model is the first of: `base_url`; the cloud for a name that ends in `-cloud`, and for every name
-    when `api_key` is given; the cloud when `OLLAMA_API_KEY` is set; `http://localhost:11434`. The key of the
-    environment goes to the cloud alone. Nothing is contacted before the first call.
+    when `api_key` is given; the cloud when `OLLAMA_API_KEY` is set; `OLLAMA_HOST`; `http://localhost:11434`. The key
+    of the environment goes to the cloud alone. Nothing is contacted before the first call.
 
     Args:
         api_key: Key of the cloud, or of the server at `base_url`. Empty counts as absent.
@@ -79,7 +79,11 @@ class OllamaModelProvider(ModelProvider):
         return OllamaModel.of_provider(model_name, own_client(host.url, host.api_key))
 
     def host_of(self, model_name: str, *, environ: Mapping[str, str] | None = None) -> OllamaHost:
-        """Return where a model is asked, and why."""
+        """Return where a model is asked, and why.
+
+        Raises:
+            ModelNotConfiguredError: `OLLAMA_HOST` decides, and is no address.
+        """
         if self._client is not None:
             return OllamaHost(url=str(http_of(self._client).base_url).rstrip("/"), reason="the client that was given")
         if self._base_url is not None:
@@ -91,7 +95,8 @@ class OllamaModelProvider(ModelProvider):
             return OllamaHost(url=CLOUD_URL, reason="api_key", api_key=self._api_key)
         if key is not None:
             return OllamaHost(url=CLOUD_URL, reason=KEY_VARIABLE, api_key=key)
-        return OllamaHost(url=LOCAL_URL, reason="default")
+        url, reason = local_url(environ=environ)
+        return OllamaHost(url=url, reason=reason)
 
 
 @functools.lru_cache(maxsize=64)

@@ -47,6 +47,10 @@ with recursive below as (
 select id from below where status <> all(:finished) order by id""")
 
 
+AT_PROVIDER = ("conversation_id", "previous_response_id", "auto_previous_response_id")
+"""Fields of a request that say where the model's provider has the history."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
     """A row of `runs` with what the engine needs beside the public record."""
@@ -359,6 +363,7 @@ def request_values(request: RunRequest, input_digest: str) -> dict[str, Any]:
             "max_turns_per_segment": request.max_turns_per_segment,
             "limits": limits_json(request.limits),
             "resumes_snapshot": request.resumes_snapshot,
+            **{name: value for name in AT_PROVIDER if (value := getattr(request, name))},
         },
         "timeout_seconds": request.timeout_seconds,
     }
@@ -396,6 +401,9 @@ def stored_run(row: Any) -> StoredRun:
         max_turns_per_segment=options.get("max_turns_per_segment"),
         limits=RunLimits(**options["limits"]) if options.get("limits") else None,
         resumes_snapshot=options.get("resumes_snapshot"),
+        conversation_id=options.get("conversation_id"),
+        previous_response_id=options.get("previous_response_id"),
+        auto_previous_response_id=bool(options.get("auto_previous_response_id")),
         parent_run_id=row["parent_run_id"],
     )
     used = TokenUsage(**{name: row[name] for name in TokenUsage.__dataclass_fields__})

@@ -12,7 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from timestep.store.tables import JSON, session_items, sessions
+from timestep.records import StoredSession
+from timestep.store.tables import JSON, runs, session_items, sessions
+from timestep.words import FINISHED
+
+MOST_RUN_IDS = 100
+"""Run ids of one session that are listed."""
 
 _INSERT = sa.text("""
 insert into timestep.session_items (session_id, position, run_id, item)
@@ -105,6 +110,50 @@ def clear_session(connection: sa.Connection, session_id: str) -> None:
     """Remove every item; the session itself stays, and its positions go on rising."""
     if _touch(connection, session_id):
         connection.execute(sa.delete(session_items).where(session_items.c.session_id == session_id))
+
+
+def list_sessions(connection: sa.Connection, *, limit: int) -> list[StoredSession]:
+    """Return the sessions that have items, those first that were changed last."""
+    has_items = sa.exists().where(session_items.c.session_id == sessions.c.id)
+    newest = sa.select(sessions.c.id).where(has_items).order_by(sessions.c.updated_at.desc(), sessions.c.id)
+    ids = connection.execute(newest.limit(limit)).scalars().all()
+    found = (find_session(connection, session_id) for session_id in ids)
+    return [each for each in found if each is not None]
+
+
+def find_session(connection: sa.Connection, session_id: str) -> StoredSession | None:
+    """Return a session; None when it has neither items nor runs."""
+    items = sa.select(sa.func.count()).where(session_items.c.session_id == session_id)
+    of_session = runs.c.session_id == session_id
+    row = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).mappings().first()
+    newest = sa.select(runs.c.id).where(of_session).order_by(runs.c.created_at.desc(), runs.c.id.desc())
+    unfinished = sa.select(runs.c.id).where(of_session, runs.c.status.not_in(FINISHED))
+    found = StoredSession(
+        session_id=session_id,
+        items=connection.execute(items).scalar_one(),
+        runs=connection.execute(sa.select(sa.func.count()).where(of_session)).scalar_one(),
+        run_ids=connection.execute(newest.limit(MOST_RUN_IDS)).scalars().all(),
+        unfinished_run_ids=connection.execute(unfinished.order_by(runs.c.created_at, runs.c.id)).scalars().all(),
+        created_at=row["created_at"] if row is not None else None,
+        updated_at=row["updated_at"] if row is not None else None,
+    )
+    return found if found.items or found.runs else None
+
+
+def delete_session(connection: sa.Connection, session_id: str) -> None:
+    """Remove a session with its items; the runs of it stay. May be repeated.
+
+    While a run may go on, a cancelled or failed one too, the row stays with no items: it holds the position up to
+    which such a run reads.
+    """
+    clear_session(connection, session_id)
+    may_go_on = sa.exists().where(runs.c.session_id == session_id, runs.c.status != "succeeded")
+    connection.execute(sa.delete(sessions).where(sessions.c.id == session_id, ~may_go_on))
+
+
+def lock_session(connection: sa.Connection, session_id: str) -> None:
+    """Let no run add items to the session before the transaction ends."""
+    connection.execute(sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
 
 
 def _take_positions(connection: sa.Connection, session_id: str, count: int) -> int:

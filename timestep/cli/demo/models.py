@@ -8,8 +8,8 @@ import os
 from collections.abc import Generator
 
 from timestep.errors import ModelNotConfiguredError
+from timestep.models.ollama_host import local_url
 
-OLLAMA_URL = "http://localhost:11434"
 OPENAI, OLLAMA, SCRIPTED, LOCAL = "openai", "ollama", "scripted", "local"
 MODELS = (OPENAI, OLLAMA, SCRIPTED, LOCAL)
 
@@ -35,7 +35,7 @@ def choose_model(asked: str | None = None) -> tuple[str, str]:
     name = _find_ollama(is_asked=asked == OLLAMA)
     if name is None and asked == OLLAMA:
         raise ModelNotConfiguredError(
-            f"No Ollama with a model answers at {OLLAMA_URL}.",
+            f"No Ollama with a model answers at {local_url()[0]}.",
             hint="Start it with `ollama serve` and pull a model, or try `timestep demo --model scripted`.",
         )
     return (f"ollama:{name}", f"{name} of the local Ollama") if name else (SCRIPTED, "scripted: no key, no Ollama")
@@ -60,7 +60,7 @@ def _find_ollama(*, is_asked: bool) -> str | None:
     import urllib.request
 
     try:
-        with urllib.request.urlopen(f"{OLLAMA_URL}/api/tags", timeout=0.5) as answer:
+        with urllib.request.urlopen(f"{local_url()[0]}/api/tags", timeout=0.5) as answer:
             names = [str(each["name"]) for each in json.load(answer)["models"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,8 +15,9 @@ from openai import AsyncOpenAI
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from timestep.cli.demo.local_model import NAME
-from timestep.cli.demo.models import LOCAL, OLLAMA_URL, SCRIPTED
+from timestep.cli.demo.models import LOCAL, SCRIPTED
 from timestep.cli.demo.side_log import SideLog
+from timestep.models.ollama_host import local_url
 from timestep.words import FUNCTION_CALL, FUNCTION_CALL_OUTPUT
 
 TASK = "Plan one day in Lisbon for me."
@@ -223,7 +224,7 @@ def _model(name: str, script: Script) -> Model:
     if name.startswith(f"{LOCAL}:"):
         return LocalModel(script, name.removeprefix(f"{LOCAL}:"))
     if name.startswith("ollama:"):
-        client = AsyncOpenAI(base_url=f"{OLLAMA_URL}/v1", api_key="ollama")
+        client = AsyncOpenAI(base_url=f"{local_url()[0]}/v1", api_key="ollama")
         return OpenAIChatCompletionsModel(name.removeprefix("ollama:"), client)
     return MultiProvider().get_model(None)
 

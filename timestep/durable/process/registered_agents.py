@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents import Agent, RunConfig, RunHooks
+from agents import Agent, RunConfig, RunErrorHandlers, RunHooks
 
 from timestep.durable.process.agent_definition import define_agent
 from timestep.durable.process.kept_types import check_context_type, check_results
@@ -41,6 +41,7 @@ class RegisteredAgent:
     hooks: RunHooks[Any] | None = None
     context_type: type | None = None
     session_factory: SessionFactory | None = None
+    error_handlers: RunErrorHandlers[Any] | None = None
 
 
 _lock = threading.Lock()
@@ -53,6 +54,7 @@ def register_agents(
     hooks: RunHooks[Any] | None = None,
     context_type: type | None = None,
     session_factory: SessionFactory | None = None,
+    error_handlers: RunErrorHandlers[Any] | None = None,
     replace: bool = False,
 ) -> None:
     """Make agents known by name, so that this process can execute their runs.
@@ -64,6 +66,8 @@ def register_agents(
         hooks: Run hooks; they fire again when a run is recovered.
         context_type: Class of the run context, a dataclass or pydantic model; without it the context is plain JSON.
         session_factory: Makes the SDK session for a session id, instead of Timestep's own `Session`.
+        error_handlers: What the SDK asks for an output when a run would fail: at its last turn, at a refusal of the
+            model, at an output that does not fit. They may be asked again when a run is recovered.
         replace: Take the place of an agent of that name with another definition, or with other code in `run_config`.
 
     Raises:
@@ -94,6 +98,7 @@ def register_agents(
             context_type=context_type,
             session_factory=session_factory,
             likenesses={name: Likeness.of(value) for name, value in code_of(run_config).items()},
+            error_handlers=error_handlers,
         )
         with _lock:
             known = _registered.get(agent.name)
@@ -121,6 +126,7 @@ def register_on_the_way(agent: Agent[Any]) -> RegisteredAgent:
             hooks=known.hooks,
             context_type=known.context_type,
             session_factory=known.session_factory,
+            error_handlers=known.error_handlers,
         )
     return _registered[agent.name]
 

@@ -31,7 +31,9 @@ class SortingExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if _in_tool_body.get():
             return super().submit(contained_in_thread(fn), *args, **kwargs)
-        return self.executor.submit(fn, *args, **kwargs)
+        with contextlib.suppress(RuntimeError):  # the engine has stopped, and this is still the executor of the loop
+            return self.executor.submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: asyncio.run() shuts down the executor that it finds, and this one serves every loop."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast, is_typeddict
+from collections.abc import Iterable, Mapping
+from typing import Any, is_typeddict
 
-from agents import RunConfig, RunState
+from agents import RunConfig, RunErrorHandlers, RunState
 
+from timestep.client import requests
+from timestep.client.requests import check_counts, check_limits
 from timestep.client.sessions import Session
 from timestep.durable.journal.child_runs import next_run_id, parent_run_id
 from timestep.durable.process.registered_agents import RegisteredAgent, register_code
@@ -28,11 +29,9 @@ from timestep.durable.states.output import keep_output, load_output
 from timestep.durable.states.state_json import json_of_state
 from timestep.errors import InvalidInputError, NotDurableError
 from timestep.ids import check_run_id, check_session_id
-from timestep.inputs import check_item
 from timestep.models.multi_model import default_model_provider, is_default_of_the_sdk
 from timestep.records import RunLimits, RunRequest
 from timestep.settings import current_settings
-from timestep.store.json_text import dump_json
 from timestep.store.runs import StoredRun
 
 STATE_MARK = "$run_state"
@@ -57,6 +56,10 @@ def build_request(
     model: str | None = None,
     limits: RunLimits | None = None,
     branch: bool = False,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    conversation_id: str | None = None,
+    previous_response_id: str | None = None,
+    auto_previous_response_id: bool = False,
 ) -> RunRequest:
     """Return the request of a run, all of it JSON. One from a stored snapshot claims it, except as a `branch`.
 
@@ -67,19 +70,27 @@ def build_request(
         InvalidInputError: the input, an id or a limit is malformed.
         NotDurableError: a parameter could not be found again after a crash.
     """
-    if timeout_seconds is not None and not (
-        _is_number(timeout_seconds, (int, float)) and 0 < timeout_seconds < math.inf
-    ):
-        raise InvalidInputError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}.")
-    if max_turns is not None and not (_is_number(max_turns, int) and max_turns >= 1):
-        raise InvalidInputError(f"max_turns is a number of turns from 1 on, not {max_turns!r}.")
+    check_counts(max_turns=max_turns, timeout_seconds=timeout_seconds)
+    if error_handlers is not None and error_handlers is not entry.error_handlers:
+        raise NotDurableError(
+            "error_handlers are code that another process could not find again.",
+            hint="Register them with the agent: register_agents(agent, error_handlers=...).",
+        )
+    stored_session = _session_id(session, session_id)
+    at_provider = _at_provider(
+        given,
+        session_id=stored_session,
+        conversation_id=conversation_id,
+        previous_response_id=previous_response_id,
+        auto_previous_response_id=auto_previous_response_id,
+    )
     config = given_config(run_config)
     code = code_of(config)
     request = RunRequest(
         run_id=next_run_id() if workflow_id is None else check_run_id(workflow_id),
         agent=entry.agent.name,
         input_items=_stored_input(given, context_type=entry.context_type),
-        session_id=_session_id(session, session_id),
+        session_id=stored_session,
         context=_context(entry, context),
         max_turns=max_turns,
         run_config=data_of(config, besides=entry.run_config),
@@ -88,9 +99,10 @@ def build_request(
         stream=stream,
         model=model,
         max_turns_per_segment=current_settings().max_turns_per_segment,
-        limits=_limits(limits),
+        limits=check_limits(limits),
         resumes_snapshot=None if branch else given.snapshot_here,
         parent_run_id=parent_run_id(),
+        **at_provider,
     )
     register_code(entry.agent.name, code)
     return request
@@ -117,27 +129,8 @@ def missing_code(entry: RegisteredAgent, code: Iterable[str], model: str | None)
 
 
 def check_input(input_items: Any) -> Any:
-    """Return an input that is no RunState as JSON: text, or a list of items.
-
-    Raises:
-        InvalidInputError: it is empty, of another type, or an item is malformed; the message names the item.
-    """
-    if isinstance(input_items, str):
-        if not input_items.strip():
-            raise InvalidInputError("The input is empty.", hint="Give the agent some text, or a list of items.")
-        return input_items
-    if not isinstance(input_items, Sequence):
-        raise InvalidInputError(
-            f"The input is text, a list of items or a RunState, not {type(input_items).__name__}: {input_items!r}."
-        )
-    if not input_items:
-        raise InvalidInputError("The input is an empty list.", hint="Give the agent at least one item.")
-    items = [check_item(item, number) for number, item in enumerate(cast("Sequence[Any]", input_items))]
-    try:
-        dump_json(items)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"The input is not JSON-able: {error}.") from error
-    return items
+    """Return an input that is no RunState as JSON; see `timestep.client.requests.check_input`."""
+    return requests.check_input(input_items, kinds="text, a list of items or a RunState")
 
 
 def given_of_stored_state(state: RunState[Any], stored: Mapping[str, Any]) -> Given:
@@ -186,17 +179,23 @@ def _stored_input(given: Given, *, context_type: type | None) -> Any:
     return {STATE_MARK: json_of_state(state, context_type=context_type), **ended}
 
 
-def _limits(limits: Any) -> RunLimits | None:
-    if limits is not None and not isinstance(limits, RunLimits):
+def _at_provider(given: Given, *, session_id: str | None, **fields: Any) -> dict[str, Any]:
+    """Return what says where the model's provider has the history, checked."""
+    named = [name for name, value in fields.items() if value]
+    for name in ("conversation_id", "previous_response_id"):
+        value = fields[name]
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            raise InvalidInputError(f"{name} is an id of the model's provider, not {value!r}.")
+    if named and session_id is not None:
         raise InvalidInputError(
-            f"limits is a RunLimits, not {type(limits).__name__}: {limits!r}.",
-            hint="Write limits=RunLimits(max_tokens=100_000).",
+            f"{named[0]} and the session {session_id!r} are two places of one history.",
+            hint="Leave one of them out.",
         )
-    return limits
-
-
-def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
+    if named and isinstance(given.input, RunState):
+        raise InvalidInputError(
+            f"{named[0]} is given with a RunState, which says itself where its history is.", hint="Leave it out."
+        )
+    return {**fields, "auto_previous_response_id": bool(fields["auto_previous_response_id"])}
 
 
 def _session_id(session: Any, session_id: str | None) -> str | None:

@@ -37,7 +37,7 @@ from timestep.durable.states.origin import Given
 from timestep.durable.states.snapshots import load_snapshot, load_state
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
-from timestep.store.runs import StoredRun
+from timestep.store.runs import AT_PROVIDER, StoredRun
 from timestep.store.segments import StartedSegment
 
 log = logging.getLogger("timestep")
@@ -161,7 +161,10 @@ async def _run_agent(
         "max_turns": max_turns,
         "run_config": run_config,
         "hooks": entry.hooks,
+        "error_handlers": entry.error_handlers,
     }
+    if not isinstance(run_input, RunState):  # a state has where its history is, as it has become since
+        options |= {name: getattr(stored.request, name) for name in AT_PROVIDER}
     before = run_state.turns_of(run_input) if isinstance(run_input, RunState) else 0
     last_turn = before + _turns_of_segment(stored.request.max_turns_per_segment or max_turns, before=before)
     if last_turn >= max_turns:
