@@ -261,6 +261,7 @@ def test_a_loop_that_is_closed_without_a_word(
     until(lambda: len(calls.loops) == 2, "the tool runs again")
     calls.may_end = True
     engine.wait_for_status(new_id, "succeeded")
+    until(lambda: gate.inside == 0, "a drain waits for nothing of the loop that is closed")
 
 
 def test_a_loop_that_is_paused(desk: Agent[None], new_id: str, engine: Any, until: Until) -> None:

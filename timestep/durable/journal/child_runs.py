@@ -82,12 +82,8 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
 @contextlib.contextmanager
 def waiting() -> Generator[None]:
     """Let a drain not wait for a tool that does nothing but wait for runs: it is repeated elsewhere and waits there."""
-    is_tool = _parent.get() is not None
-    gate.inside -= is_tool
-    try:
+    with gate.outside() if _parent.get() is not None else contextlib.nullcontext():
         yield
-    finally:
-        gate.inside += is_tool
 
 
 def _short(run_id: str) -> str:

@@ -107,10 +107,10 @@ async def _run(
     name: str,
     body: Callable[[], Coroutine[Any, Any, tuple[Envelope, str]]],
 ) -> Envelope:
-    gate.inside += 1
     running = running_steps.enter(DBOS.workflow_id or "")
     try:
-        return await dbos_journal.run_reserved(reservation, name, body, segment.known)
+        with gate.held():
+            return await dbos_journal.run_reserved(reservation, name, body, segment.known)
     except asyncio.CancelledError:
         if running.is_interrupted:
             text = f"The run of {running.workflow_id!r} was cancelled; the step {name!r} is interrupted."
@@ -120,7 +120,6 @@ async def _run(
         raise StepFailure(error) from error
     finally:
         running_steps.leave(running)
-        gate.inside -= 1
 
 
 def value_of(envelope: Envelope) -> Json:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 import time
+from collections import Counter
 from collections.abc import Generator
 
 from timestep.errors import ExecutorFencedError
@@ -22,8 +24,15 @@ class Gate:
     """Whether steps may begin, and how many are inside."""
 
     def __init__(self) -> None:
-        self.inside = 0
+        self._inside: Counter[asyncio.AbstractEventLoop] = Counter()
+        self._lock = threading.Lock()
         self.reset()
+
+    @property
+    def inside(self) -> int:
+        """How many steps are inside, in loops that run: one whose loop has ended or is paused never comes out."""
+        with self._lock:
+            return sum(count for loop, count in self._inside.items() if loop.is_running())
 
     def reset(self) -> None:
         """Open the gate, as that of a new executor."""
@@ -55,20 +64,29 @@ class Gate:
     @contextlib.contextmanager
     def outside(self) -> Generator[None]:
         """Not count as inside, in a step that waits: a drain goes on without it. Pass through before an effect."""
-        self.inside -= 1
-        try:
+        with self._counting(-1):
             yield
-        finally:
-            self.inside += 1
 
     @contextlib.contextmanager
     def held(self) -> Generator[None]:
         """Count as inside, so that a drain waits."""
-        self.inside += 1
+        with self._counting(1):
+            yield
+
+    @contextlib.contextmanager
+    def _counting(self, change: int) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        self._count(loop, change)
         try:
             yield
         finally:
-            self.inside -= 1
+            self._count(loop, -change)
+
+    def _count(self, loop: asyncio.AbstractEventLoop, change: int) -> None:
+        with self._lock:
+            self._inside[loop] += change
+            for each in [each for each, count in self._inside.items() if not count or each.is_closed()]:
+                del self._inside[each]
 
 
 gate = Gate()

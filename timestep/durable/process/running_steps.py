@@ -7,6 +7,7 @@ which of its workflows are cancelled, and interrupts what they are doing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,8 @@ class Entry:
 
     def interrupt(self) -> None:
         """Cancel the step's task, from any thread."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        with contextlib.suppress(RuntimeError):  # its loop has ended
+            self._loop.call_soon_threadsafe(self._cancel)
 
     def leave(self) -> None:
         """Say that the step is over."""
