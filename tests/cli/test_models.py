@@ -20,7 +20,7 @@ def ollama() -> Iterator[OllamaServer]:
     """A server of the test's own that does as it is told."""
     server = OllamaServer()
     yield server
-    ollama.close()
+    server.close()
 
 
 @pytest.fixture
