@@ -25,13 +25,14 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", DIFFERENT)
 async def test_the_error_of_a_known_id_says_what_differs(engine: Any, new_id: str, what: str) -> None:
     agents = {name: Agent(name=name, model=ScriptedModel([[assistant_message("done")]])) for name in ("one", "other")}
-    first = {"agent": "one", "input_items": "Go", "session": f"s-{new_id}", "context": {"a": 1}}
+    first: dict[str, Any] = {"agent": "one", "input_items": "Go", "session": f"s-{new_id}", "context": {"a": 1}}
     changed = first | DIFFERENT[what]
-    await run_agent_workflow(**first | {"agent": agents["one"]}, workflow_id=new_id)
+    changed["agent"], first["agent"] = agents[changed["agent"]], agents["one"]
+    await run_agent_workflow(**first, workflow_id=new_id)
 
     for door in (run_agent_workflow, queue_agent_workflow):
         with pytest.raises(RunInputMismatchError) as caught:
-            await door(**changed | {"agent": agents[changed["agent"]]}, workflow_id=new_id)
+            await door(**changed, workflow_id=new_id)
         assert str(caught.value) == f"The run {new_id!r} is known with another {what}."
         shown = "".join(traceback.format_exception(caught.value))
         assert "dbos" not in shown.lower()

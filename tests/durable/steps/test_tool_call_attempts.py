@@ -53,7 +53,7 @@ async def test_a_call_that_was_started_before_its_run_failed_knows_it_after_each
         [function_call("later", {}, call_id="after")],
         [assistant_message("over")],
     ]
-    tools = [slow, function_tool(fails, failure_error_function=None), later]
+    tools: list[Any] = [slow, function_tool(fails, failure_error_function=None), later]
     agent = Agent(name="assistant", tools=tools, model=ScriptedModel(turns))
 
     with pytest.raises(UserError, match="not yet"):

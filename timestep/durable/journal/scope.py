@@ -108,8 +108,8 @@ class Scope:
 
     `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
     `is_quiet`: nobody looks at the events of its models. `is_turn_live`: the answer of this turn's model was not
-    recorded before, so that none of its calls was started. `shown`, by call id, is what the model reads of outputs whose
-    text was recorded.
+    recorded before, so that none of its calls was started. `shown`, by call id, is what the model reads of outputs
+    whose text was recorded.
     """
 
     segment: Segment
