@@ -75,6 +75,7 @@ class TimestepError(Exception):
         if hint is not None:
             self.hint = hint
         super().__init__(self.message)
+        self.add_note(f"hint: {self.hint}")  # what a traceback shows below the message
 
     def __str__(self) -> str:
         return self.message
@@ -138,7 +139,7 @@ class ConfigurationMissingError(InvalidInputError):
 class AgentAlreadyRegisteredError(InvalidInputError):
     """Another agent is registered under that name."""
 
-    hint = "Give the agents different names, or pass `replace=True` to replace the registered one."
+    hint = "Give the agents different names, or replace the registered one: `register_agents(agent, replace=True)`."
 
 
 class NotDurableError(InvalidInputError):

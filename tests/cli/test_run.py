@@ -30,7 +30,7 @@ def test_the_same_id_prints_the_recorded_answer_and_asks_nobody(shop: Shop) -> N
     assert shop.bodies() == bodies
     other = shop.call("run", "order 2", "--agent", "shop:support", "--id", "again")
     assert (other.returncode, other.stdout) == (2, "")
-    assert other.stderr.startswith("error: The run 'again' is known with another agent, input, session or context.")
+    assert other.stderr.startswith("error: The run 'again' is known with another input.")
 
 
 def test_with_json_there_is_nothing_but_the_record_on_stdout(shop: Shop) -> None:

@@ -130,8 +130,8 @@ def statement_error() -> Exception:
     return sqlalchemy.exc.IntegrityError("insert into t values (:a)", {"a": object()}, Exception("duplicate key"))
 
 
-REQUEST = httpx.Request("GET", "http://localhost/x")
-RESPONSE = httpx.Response(429, request=REQUEST, json={"error": {"message": "slow"}})
+REQUEST: Any = httpx.Request("GET", "http://localhost/x")
+RESPONSE: Any = httpx.Response(429, request=REQUEST, json={"error": {"message": "slow"}})
 
 MAKERS: dict[str, Any] = {
     "ValueError": lambda: ValueError("plain"),
@@ -208,7 +208,8 @@ ALL = [
 def test_every_class_of_a_library_survives_even_when_it_is_half_made(kind: type[Exception]) -> None:
     if issubclass(kind, ExceptionGroup):
         return
-    error = next(each for each in kind.__mro__ if each.__module__ == "builtins").__new__(kind)
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    error = base.__new__(kind)
     error.args = ("half made",)
     decoded = decode_error(json.loads(json.dumps(encode_error(error))))
     assert isinstance(decoded, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+import traceback
 from typing import Any
 
 import pytest
@@ -60,6 +61,18 @@ def test_an_error_survives_the_journal_with_its_fields(kind: type[TimestepError]
 def test_an_error_survives_pickling_with_its_fields(kind: type[TimestepError]) -> None:
     error = given_error(kind)
     same(pickle.loads(pickle.dumps(error)), error)
+
+
+def test_a_traceback_shows_the_hint_once() -> None:
+    errors: list[Exception] = [TimestepError("wrong"), TimestepError("wrong", hint="Do this.")]
+    errors += [pickle.loads(pickle.dumps(error)) for error in errors] + [
+        decode_error(encode_error(error)) for error in errors
+    ]
+    for error in errors:
+        assert isinstance(error, TimestepError)
+        shown = "".join(traceback.format_exception(error))
+        assert shown.endswith(f"TimestepError: wrong\nhint: {error.hint}\n")
+        assert shown.count("hint: ") == 1
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:

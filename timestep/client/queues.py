@@ -29,6 +29,7 @@ from timestep.ids import DEFAULT_QUEUE, SEGMENT_QUEUE, check_queue_name
 from timestep.records import LARGEST_NUMBER, OneAtATime, Queue, QueuedRun, QueueLimits, RunRequest, is_whole_from_one
 from timestep.store import queues as store
 from timestep.store.run_states import claim_for_run
+from timestep.store.runs import find_stored_run
 
 OnDuplicate = Literal["raise", "return"]
 Change = Literal["made", "changed", "unchanged"]
@@ -308,7 +309,10 @@ def _known(connector: Connector, queued: dict[int, QueuedRun], on_duplicate: OnD
     for number, each in queued.items():
         run_id = each.request.run_id
         if run_id in digests:
-            check_same_input(run_id, digests[run_id], each.input_digest)
+            if digests[run_id] != each.input_digest:
+                stored = connector.database.run_sync(find_stored_run, run_id)
+                before = stored.request if stored is not None else None
+                check_same_input(each.request, digests[run_id], each.input_digest, before)
             known[number] = run_id
         elif (holder := holders.get((each.queue, each.deduplication_id or ""))) is not None:
             if on_duplicate == "raise":

@@ -38,27 +38,38 @@ POLL_SECONDS = 0.1
 SETTLED: tuple[RunStatus, ...] = ("succeeded", "failed", "cancelled", "interrupted")
 
 
-def check_same_input(run_id: str, known: str | None, digest: str, *, hint: str | None = None) -> None:
-    """Refuse a run's id that is known with another input, by the digests of both.
+def check_same_input(
+    request: RunRequest, known: str | None, digest: str, stored: RunRequest | None, *, hint: str | None = None
+) -> None:
+    """Refuse a run's id that is known with another input, by the digests of both; `stored` is what it is known with.
 
     Raises:
         RunInputMismatchError: it is.
     """
     if known != digest:
-        raise RunInputMismatchError(
-            f"The run {run_id!r} is known with another agent, input, session or context.", hint=hint
-        )
+        before, now = (_same(each) for each in (stored or request, request))
+        others = [name for name in before | now if _canonical(before.get(name)) != _canonical(now.get(name))]
+        *most, last = others or ["agent", "input", "session or context"]
+        what = f"{', '.join(most)} and {last}" if others and most else ", ".join([*most, last])
+        raise RunInputMismatchError(f"The run {request.run_id!r} is known with another {what}.", hint=hint)
 
 
 def digest_of(request: RunRequest) -> str:
     """Return the SHA-256 by which the same id is known to bring the same work: agent, input, session, context."""
-    same = {
+    return hashlib.sha256(_canonical(_same(request)).encode()).hexdigest()
+
+
+def _same(request: RunRequest) -> dict[str, Any]:
+    return {
         "agent": request.agent,
         "input": request.input_items,
         "session": request.session_id,
         "context": request.context,
     } | {name: value for name in store.AT_PROVIDER if (value := getattr(request, name))}
-    return hashlib.sha256(dump_json(_sorted(same)).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return dump_json(_sorted(value))
 
 
 def request_fields(request: RunRequest) -> dict[str, Any]:
@@ -99,7 +110,7 @@ def check_same(connector: Connector, request: RunRequest) -> None:
     """
     stored = connector.database.run_sync(store.find_stored_run, request.run_id)
     if stored is not None:
-        check_same_input(request.run_id, stored.input_digest, digest_of(request))
+        check_same_input(request, stored.input_digest, digest_of(request), stored.request)
 
 
 def get_run(connector: Connector, run_id: str) -> Run:

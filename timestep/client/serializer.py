@@ -129,6 +129,8 @@ def decode_error(envelope: dict[str, Json]) -> Exception:
         for name in inspect.get_annotations(base):
             if not _has(error, name):
                 _set_field(error, name, None)
+    if isinstance(error, TimestepError):
+        error.add_note(f"hint: {error.hint}")
     if "frames" in envelope:
         _set_field(error, _FRAMES, envelope["frames"])
     if "cause" in envelope:

@@ -222,11 +222,13 @@ async def _start_new(request: RunRequest) -> DurableRunResult:
     work = {"agent": request.agent, "digest": digest, "request": request_fields(request)}
     if dbos_sdk.is_in_workflow():
         return await read_result(await _execute_child(request.run_id, 1, work))
+    result, is_known = None, False
     try:
         result = await _execute_segment(request.run_id, 1, work)
     except dbos_error.DBOSWorkflowIDInUseError:
+        is_known = True
+    if is_known:  # outside of the handler: its error says nothing to who reads the traceback
         await _check_same(request, digest)
-        result = None
     return result if result is not None else await read_result(request.run_id)
 
 
@@ -335,7 +337,8 @@ async def _check_same(request: RunRequest, digest: str) -> None:
         await asyncio.sleep(0.1)
     known = stored.input_digest if stored is not None else await asyncio.to_thread(_digest_of_workflow, request.run_id)
     repeated = "A tool that is repeated must start the same runs in the same order, or name them: `workflow_id=`."
-    check_same_input(request.run_id, known, digest, hint=repeated if request.parent_run_id else None)
+    before = stored.request if stored is not None else None
+    check_same_input(request, known, digest, before, hint=repeated if request.parent_run_id else None)
 
 
 def _digest_of_workflow(workflow_id: str) -> str | None:

@@ -21,6 +21,11 @@ class AgentDefinition:
     definition: Mapping[str, Any]
 
 
+def definitions_named(connection: sa.Connection, name: str) -> list[Mapping[str, Any]]:
+    """Return every definition that an agent of this name has had."""
+    return list(connection.execute(sa.select(agents.c.definition).where(agents.c.name == name)).scalars())
+
+
 def insert_definitions(connection: sa.Connection, definitions: Sequence[AgentDefinition]) -> None:
     """Store the definitions that are not there yet. May be repeated."""
     if definitions:

@@ -45,17 +45,14 @@ IN_MAIN_THREAD = {text: error for text, error in RAISED.items() if text != "Keyb
 
 
 def raising(error: BaseException, name: str, *, is_sync: bool = False, **options: Any) -> Any:
-    if is_sync:
+    def in_thread() -> str:
+        raise error
 
-        def body() -> str:
-            raise error
-    else:
+    async def in_loop() -> str:
+        await asyncio.sleep(0)
+        raise error
 
-        async def body() -> str:  # type: ignore[misc]
-            await asyncio.sleep(0)
-            raise error
-
-    return function_tool(body, name_override=name, **options)
+    return function_tool(in_thread if is_sync else in_loop, name_override=name, **options)
 
 
 def asks(tools: list[Any], *, name: str = "host", **options: Any) -> Agent[Any]:
@@ -64,7 +61,8 @@ def asks(tools: list[Any], *, name: str = "host", **options: Any) -> Agent[Any]:
 
 
 def told(agent: Agent[Any]) -> list[str]:
-    return [item["output"] for item in agent.model.last_call.input if item.get("type") == "function_call_output"]
+    model: Any = agent.model
+    return [item["output"] for item in model.last_call.input if item.get("type") == "function_call_output"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "async with a time limit"])

@@ -54,7 +54,8 @@ def look() -> str:
 
 def clerk(*end: Any, **options: Any) -> Agent[Any]:
     first = ModelStep(output=[function_call("look", {}, call_id="c1")], usage=SPENT)
-    return Agent(name="clerk", model=ScriptedModel([first, *end]), **{"tools": [look], **options})
+    given: dict[str, Any] = {"tools": [look], **options}
+    return Agent(name="clerk", model=ScriptedModel([first, *end]), **given)
 
 
 def last() -> ModelStep:

@@ -55,7 +55,8 @@ class Segment:
     """The executing segment, shared by all of its scopes.
 
     `attempt` counts the executions of this segment: 1 means that nothing of it was started before. A fork goes on
-    from the copied journal of a failed segment. A foreign one is a workflow of the program's own, without a run.
+    from the copied journal of a failed segment; `copies` counts the segments whose journal it has copied. A foreign one
+    is a workflow of the program's own, without a run.
     `waiting_calls` are those of its model calls that wait for a rate limit now.
     `is_live`: a step has run that was not recorded before.
     """
@@ -64,6 +65,7 @@ class Segment:
     number: int = 1
     attempt: int = 1
     is_fork: bool = False
+    copies: int = 0
     is_foreign: bool = False
     is_live: bool = False
     stream: bool = False
@@ -105,8 +107,9 @@ class Scope:
     """One Runner.run inside the workflow: that of the run, or that of an agent used as a tool.
 
     `path` is empty at the top and `<turn>:<call>/` below each outer call; it makes step names and keys unique.
-    `is_quiet`: nobody looks at the events of its models. `shown`, by call id, is what the model reads of outputs whose
-    text was recorded.
+    `is_quiet`: nobody looks at the events of its models. `is_turn_live`: the answer of this turn's model was not
+    recorded before, so that none of its calls was started. `shown`, by call id, is what the model reads of outputs
+    whose text was recorded.
     """
 
     segment: Segment
@@ -116,6 +119,7 @@ class Scope:
     runs: int = 0
     is_foreign: bool = False
     is_quiet: bool = False
+    is_turn_live: bool = False
     settings: ModelSettings | None = None
     last_step_id: int = dbos_sdk.LARGEST_STEP_ID
     slots: dict[str, deque[CallSlot]] = field(default_factory=dict)
@@ -149,6 +153,11 @@ class Scope:
     def call_key(self, slot: CallSlot) -> str:
         """Return the key of a call within its run: `turn:call`, preceded by those of the outer calls."""
         return f"{self.path}{self.turn}:{slot.key}"
+
+    @property
+    def attempt(self) -> int:
+        """The number of the start of a call of this turn, over the executions of all segments that have its turn."""
+        return self.segment.attempt + (0 if self.is_turn_live else self.segment.copies)
 
     def plan(self, calls: Iterable[Any], tools: Sequence[Tool]) -> None:
         """Draw the step ids of all local calls of one model response, in the model's order.

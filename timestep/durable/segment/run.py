@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from agents import (
@@ -28,6 +29,7 @@ from timestep.durable.journal.step import StepFailure
 from timestep.durable.process.engine import engine
 from timestep.durable.process.registered_agents import RegisteredAgent
 from timestep.durable.seams import agents_sdk, run_state
+from timestep.durable.seams.sdk_calls import field_of
 from timestep.durable.segment.outcome import NotReplayable, NotResumable, Outcome, items_already_stored
 from timestep.durable.segment.request import STATE_MARK, given_of_stored_state, run_config_of
 from timestep.durable.segment.session import RunSession, read_session, write_session
@@ -37,6 +39,7 @@ from timestep.durable.states.origin import Given
 from timestep.durable.states.snapshots import load_snapshot, load_state
 from timestep.ids import segment_id
 from timestep.run_state.envelope import Snapshot
+from timestep.store.agents import definitions_named
 from timestep.store.runs import AT_PROVIDER, StoredRun
 from timestep.store.segments import StartedSegment
 
@@ -77,7 +80,7 @@ async def run_segment(entry: RegisteredAgent, started: StartedSegment, segment: 
             pass  # the questions are with the segment
         except Exception as error:
             failure = error
-            if await _is_of_other_code(error, stored, segment):
+            if await _is_of_other_code(error, entry, stored, segment):
                 raise NotReplayable from error
             _log_failure(error, agent=entry.agent.name, run_id=segment.run_id, turn=scope.turn)
     outcome = Outcome(
@@ -123,15 +126,37 @@ def log_agent_error(error: Exception, *, agent: str, run_id: str | None, turn: i
         log.error("Agent %s%s: %s: %s", agent, where, type(error).__name__, error)
 
 
-async def _is_of_other_code(error: Exception, stored: StoredRun, segment: Segment) -> bool:
-    """Whether an adopted run fails because its recorded turns ask for what this code does not have.
+async def _is_of_other_code(error: Exception, entry: RegisteredAgent, stored: StoredRun, segment: Segment) -> bool:
+    """Whether a run fails because its recorded turns ask for what this code does not have.
 
-    The version that recorded them went on from there; this one fails before it has done anything itself.
+    The code that recorded them went on from there; this one fails before it has done anything itself. In the version
+    that recorded them the agent must have had the tool: models ask for tools that nobody has, too.
     """
-    if stored.adopted_from is None or segment.is_live or not isinstance(error, ModelBehaviorError):
+    if segment.is_live or not isinstance(error, ModelBehaviorError):
+        return False
+    if stored.adopted_from is None and not await _has_lost_tool(entry, segment):
         return False
     workflow_id, connector = segment_id(segment.run_id, segment.number), engine().connector
     return not await engine().database.run_apart(lambda: ends_with_error(connector, workflow_id))
+
+
+async def _has_lost_tool(entry: RegisteredAgent, segment: Segment) -> bool:
+    """Whether the last recorded turn asks for a tool that its agent had once, and has not now."""
+    if not segment.record.model_turns:
+        return False
+    turn = segment.record.model_turns[-1]
+    asked = {field_of(item, "name") for item in turn["envelope"]["ok"]["output"]} - {None}
+    lost = asked - _tools_of(entry.definition.definition, turn["agent"])
+    if not lost:
+        return False
+    known = await engine().database.run_until_done(definitions_named, entry.agent.name)
+    return any(lost & _tools_of(definition, turn["agent"]) for definition in known)
+
+
+def _tools_of(definition: Mapping[str, Any], agent: str) -> set[str]:
+    described = definition["agents"].get(agent, {})
+    handoffs = {each["tool"] for each in described.get("handoffs", ())}
+    return {each["name"] for each in described.get("tools", ())} | handoffs
 
 
 def _session(session_id: str, history: list[Any], snapshot: Snapshot | None, scope: Scope) -> RunSession:

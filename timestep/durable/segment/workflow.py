@@ -200,11 +200,13 @@ async def _check_configuration(entry: RegisteredAgent, stored: StoredRun, workfl
 
 def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
     stored, snapshot = started.stored, started.snapshot
+    copies = number - 1 - (snapshot.segment if snapshot is not None else 0)
     return Segment(
         run_id=run_id,
         number=number,
         attempt=stored.attempt,
-        is_fork=number > 1 and (snapshot is None or snapshot.segment != number - 1),
+        is_fork=copies > 0,
+        copies=copies,
         stream=stored.request.stream,
         max_result_bytes=engine().settings.max_result_bytes,
         decisions=started.decisions,

@@ -113,6 +113,7 @@ class _ModelTurn:
         scope = active_scope()
         assert scope is not None
         scope.turn += 1
+        scope.is_turn_live = False
         arguments = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
         return cls(
             model=model, scope=scope, name=scope.step_name(MODEL_TURN, agent_name(model.agent)), arguments=arguments
@@ -123,6 +124,7 @@ class _ModelTurn:
 
         async def body() -> Envelope:
             started = time.time()
+            self.scope.is_turn_live = True
             used = check_limits(self.scope, agent=self.model.agent.name)
             async with StepEvents(self.scope, self.name) as events:
                 answer = await ask_until_answered(self._call(events, forward))

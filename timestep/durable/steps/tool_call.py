@@ -176,7 +176,7 @@ class _CallStep:
             call_id=asked.call_id,
             tool=asked.tool,
             turn=self.scope.turn,
-            attempt=segment.attempt,
+            attempt=self.scope.attempt,
             idempotency_key=f"{segment.run_id}:{self.key}",
         )
         before, started_at = fingerprint(asked.context), time.time()
@@ -188,7 +188,7 @@ class _CallStep:
         else:
             self.has_run = True
             envelope = await self._execute(call)
-        envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": segment.attempt}
+        envelope |= {"started_at": started_at, "finished_at": time.time(), "attempt": call.attempt}
         if self.has_run:
             envelope |= self._changes(before)
         events.add({"type": TOOL_FINISHED, "tool": tool, "call_id": call_id, "is_error": "error" in envelope})

@@ -35,7 +35,7 @@ async def settle_or_reserve(
         tool=call.tool,
         call_id=storable_text(call.call_id),
         arguments=arguments,
-        attempt=segment.attempt,
+        attempt=call.attempt,
         started_at=datetime.fromtimestamp(started_at, UTC),
     )
     known = await engine().database.run_until_done(reserve_call, row)
