@@ -200,13 +200,14 @@ async def _check_configuration(entry: RegisteredAgent, stored: StoredRun, workfl
 
 def _segment(run_id: str, number: int, started: StartedSegment) -> Segment:
     stored, snapshot = started.stored, started.snapshot
-    copies = number - 1 - (snapshot.segment if snapshot is not None else 0)
+    before = (snapshot.segment or 0) if snapshot is not None else 0
+    is_fork = number > 1 and (snapshot is None or snapshot.segment != number - 1)
     return Segment(
         run_id=run_id,
         number=number,
         attempt=stored.attempt,
-        is_fork=copies > 0,
-        copies=copies,
+        is_fork=is_fork,
+        copies=max(1, number - 1 - before) if is_fork else 0,
         stream=stored.request.stream,
         max_result_bytes=engine().settings.max_result_bytes,
         decisions=started.decisions,
