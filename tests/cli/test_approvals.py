@@ -300,6 +300,8 @@ def test_runs_list_and_show_say_why_a_run_is_interrupted(desk: Desk) -> None:
     desk.waiting("lost", reason="agent_not_registered", closed_segment=0)
     error = {"type": "HistoryChangedError", "message": "the code is another"}
     desk.waiting("changed", reason="history_changed", closed_segment=0, error=error)
+    missing = {"type": "ConfigurationMissingError", "message": "without the run_config.tracing"}
+    desk.waiting("bare", reason="configuration_missing", closed_segment=0, error=missing)
     listed = desk.call("runs", "list").stdout
     assert "  interrupted (limit)  " in listed
     assert "  interrupted (agent_not_registered)  " in listed
@@ -309,6 +311,10 @@ def test_runs_list_and_show_say_why_a_run_is_interrupted(desk: Desk) -> None:
     ) in desk.call("runs", "show", "order-43").stdout
     lost = desk.call("runs", "show", "lost").stdout
     assert "waits for an executor that has the agent 'clerk'\n  timestep worker MODULE\n" in lost
+    bare = desk.call("runs", "show", "bare").stdout
+    assert "error   ConfigurationMissingError: without the run_config.tracing" in bare
+    wish = "waits for an executor that has the agent 'clerk' with the code of this run's configuration"
+    assert f"{wish}\n  timestep worker MODULE\n" in bare
     changed = desk.call("runs", "show", "changed").stdout
     assert "error   HistoryChangedError: the code is another\n" in changed
     assert "waits until its cause is mended\n  timestep runs resume changed\n" in changed
