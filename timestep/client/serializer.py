@@ -32,7 +32,7 @@ MAX_CAUSES = 3
 MOST_FRAMES = 30
 """Of an error, the innermost ones."""
 
-_FRAMES = "_timestep_frames"
+_FRAMES = "_frames stored"
 _INNER = ("timestep", "agents", "dbos", "asyncio", "concurrent")
 """Packages whose frames say nothing about the user's code."""
 
