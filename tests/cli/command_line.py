@@ -89,7 +89,7 @@ class Shop:
 
 @contextlib.contextmanager
 def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
-    """A worker that is ready; killed at the end when it lives."""
+    """A worker that is ready. It is ended as a person would end it: a killed one leaves work to the next."""
     process = shop.start("worker", *modules)
     assert process.stdout is not None
     with process:
@@ -97,9 +97,12 @@ def worker(shop: Shop, *modules: str) -> Generator[subprocess.Popen[str]]:
             process.ready_line = process.stdout.readline()  # type: ignore[attr-defined]
             assert process.ready_line.startswith("ready  "), process.communicate()  # type: ignore[attr-defined]
             yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+        except BaseException:
+            process.kill()
+            raise
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=LIMIT_SECONDS)
 
 
 def clean_environment(**variables: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ def ollama() -> Iterator[OllamaServer]:
 
 @pytest.fixture
 def command(timestep_command: Timestep, ollama: OllamaServer) -> Timestep:
-    """Run `timestep WORDS...` where `gpu/` is the ollama."""
+    """Run `timestep WORDS...` where `gpu/` is that server."""
     providers = {
         "gpu": {"base_url": ollama.url, "kind": "ollama"},
         "lab": {"base_url": "http://127.0.0.1:9/v1"},
