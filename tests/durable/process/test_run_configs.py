@@ -275,7 +275,11 @@ async def test_a_run_without_its_code_goes_on_when_a_call_brings_it(engine: Any,
     assert (await wait_run(new_id)).output == "Hello"
 
 
-@pytest.mark.parametrize("option", [{}, {"model": "house-2"}, {"run_config": RunConfig(model="house-2")}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{}, {"model": "house-2"}, {"run_config": RunConfig(model="house-2")}],
+    ids=["nothing", "model", "run_config"],
+)
 async def test_a_default_provider_that_has_the_model_by_name_does_not_wait(
     engine: Any, new_id: str, option: dict[str, Any]
 ) -> None:
