@@ -49,7 +49,6 @@ ELSEWHERE = {
     "durable/seams/agents_speed": "contracts/test_private_names",
     "durable/seams/dbos_journal": "durable/test_without_short_ways",
     "durable/seams/dbos_recovery": "recovery/test_takeover",
-    "durable/seams/dbos_sdk": "contracts/test_private_names",
     "durable/seams/dbos_speed": "durable/test_without_short_ways",
     "durable/seams/release_check": "contracts/test_private_names",
     "durable/seams/run_state": "durable/states/test_resume",

@@ -7,6 +7,7 @@ The necessary names are checked when this module is imported. Each entry says wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import functools
@@ -138,7 +139,8 @@ def wait_for_what_is_taken() -> None:
     """Wait until what the queues take has begun; after `stop_taking_work`. Blocks."""
     for thread in threading.enumerate():
         if thread.name.startswith("queue-worker-"):
-            thread.join(timeout=LONGEST_TAKE_SECONDS)
+            with contextlib.suppress(RuntimeError):  # it is about to begin, sees that it is to stop, and takes nothing
+                thread.join(timeout=LONGEST_TAKE_SECONDS)
 
 
 def separate_tool_threads(tool_threads: int) -> None:
