@@ -114,7 +114,7 @@ async def run_agent(
             await claim.settle()
         result = await _processed(result, result_processor)
     except BaseException as error:
-        claim.give_back()
+        await claim.let_go()
         if isinstance(error, Exception):
             log_agent_error(error, agent=agent.name, run_id=DBOS.workflow_id, turn=_turn_of(error))
         raise

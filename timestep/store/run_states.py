@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import psycopg
@@ -111,6 +112,12 @@ def try_hold(connection: psycopg.Connection[Any], snapshot_id: int) -> bool:
     query = f"select pg_try_advisory_lock({_LOCK_KEY.format('%s')})"
     row = connection.execute(query.encode(), [str(snapshot_id)]).fetchone()
     return bool(row and row[0])
+
+
+def let_go(connection: psycopg.Connection[Any]) -> None:
+    """Give up what `try_hold` holds, for the next one at once: the end of a connection is noticed a moment later."""
+    with contextlib.suppress(psycopg.Error):  # the lock ends with a connection that is broken
+        connection.execute(b"select pg_advisory_unlock_all()")
 
 
 def check_unclaimed(connection: sa.Connection, snapshot_id: int, *, by: str | None) -> None:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import psycopg
 from agents import RunResultStreaming
 from dbos import DBOS
 
@@ -19,7 +20,7 @@ from timestep.durable.states.origin import Origin
 from timestep.run_state.state_file import held_file
 from timestep.store.connection import Database
 from timestep.store.process_database import open_current_database, open_other_database
-from timestep.store.run_states import already_resumed, check_unclaimed, find_snapshot, note_resumed, try_hold
+from timestep.store.run_states import already_resumed, check_unclaimed, find_snapshot, let_go, note_resumed, try_hold
 
 log = logging.getLogger("timestep")
 
@@ -32,6 +33,7 @@ class Claim:
         self._by = by if by is not None else DBOS.workflow_id
         self._held = contextlib.ExitStack()
         self._note: Any = None
+        self._lock: tuple[Database, psycopg.Connection[Any]] | None = None
 
     async def hold(self) -> Claim:
         """Hold the snapshot; nothing for a state that was never stored.
@@ -64,10 +66,21 @@ class Claim:
             elif note is not None:
                 note()
         finally:
+            await self.let_go()
+
+    async def let_go(self) -> None:
+        """Let the snapshot go, for another run to continue from at once. May be called twice."""
+        lock, self._lock = self._lock, None
+        try:
+            if lock is not None:
+                database, connection = lock
+                await database.run_apart(lambda: let_go(connection))
+        finally:
             self.give_back()
 
     def give_back(self) -> None:
-        """Let the snapshot go, for another run to go on from. May be called twice."""
+        """Let the snapshot go as soon as the server notices that its connection ends. May be called twice."""
+        self._lock = None
         self._held.close()
 
     async def _hold_row(self, snapshot_id: int, url: str | None) -> None:
@@ -78,6 +91,7 @@ class Claim:
             self._held.callback(database.close)
         connection = await database.run_apart(database.connect_alone)
         self._held.callback(connection.close)
+        self._lock = database, connection
         if not await database.run_apart(lambda: try_hold(connection, snapshot_id)):
             snapshot = await database.run_until_done(find_snapshot, snapshot_id)
             raise already_resumed(snapshot, snapshot_id)
@@ -91,8 +105,11 @@ async def claimed(origin: Origin | None, *, by: str | None = None) -> AsyncGener
     claim = await Claim(origin, by=by).hold()
     try:
         yield
-    except BaseException:
+    except GeneratorExit:
         claim.give_back()
+        raise
+    except BaseException:
+        await claim.let_go()
         raise
     await claim.settle()
 
@@ -110,12 +127,12 @@ def settled_by_stream(result: RunResultStreaming, claim: Claim) -> RunResultStre
             async for event in read():
                 yield event
         except Exception:
-            claim.give_back()
+            await claim.let_go()
             raise
         if result.run_loop_exception is None:
             await claim.settle()
         else:
-            claim.give_back()
+            await claim.let_go()
 
     vars(result)["stream_events"] = stream_events
     return result
