@@ -50,7 +50,7 @@ def test_a_run_takes_its_context_as_json_and_shows_it_afterwards(desk: Shop) -> 
 
     other = desk.call(*words[:-1], '{"since": "2027-01-02"}')
     assert other.returncode == 2
-    assert "is known with another agent, input, session or context" in other.stderr
+    assert "is known with another context" in other.stderr
 
 
 @pytest.mark.parametrize(("text", "problem"), [("{", "is not JSON"), ('{"since": "soon"}', "--context is no Desk")])

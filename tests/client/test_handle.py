@@ -75,14 +75,14 @@ def test_a_process_that_queues_never_loads_the_agents_sdk(engine: Any, new_id: s
 async def test_the_same_id_with_the_same_work_is_that_run_whichever_door_it_came_through(
     client: Client, new_id: str
 ) -> None:
-    agent = says("Hello")
+    agent = says("Hello", name="greeter")
     register_agents(agent)
     first = await queue_agent_workflow(agent, "Hi", workflow_id=new_id, session_id="s", context={"a": 1})
-    again = await client.queue_run("assistant", "Hi", run_id=new_id, session_id="s", context={"a": 1})
+    again = await client.queue_run("greeter", "Hi", run_id=new_id, session_id="s", context={"a": 1})
     assert again.run_id == first.run_id
     assert (await again.wait()).output == "Hello"
     with pytest.raises(RunInputMismatchError):
-        await client.queue_run("assistant", "Ho", run_id=new_id, session_id="s", context={"a": 1})
+        await client.queue_run("greeter", "Ho", run_id=new_id, session_id="s", context={"a": 1})
 
 
 async def test_the_context_arrives_as_the_class_that_the_agent_is_registered_with(client: Client) -> None:

@@ -206,7 +206,9 @@ async def test_an_error_of_the_agents_sdk_is_logged_once_with_agent_run_and_turn
         await run_agent_workflow(endless(), "Go", workflow_id=new_id, max_turns=2)
 
     [record] = [each for each in caplog.records if each.name == "timestep" and each.levelno >= logging.ERROR]
-    assert record.getMessage() == f"Agent endless, run {new_id}, turn 2: MaxTurnsExceeded: Max turns (2) exceeded"
+    assert (
+        record.getMessage() == f"Run {new_id} failed in agent endless, turn 2: MaxTurnsExceeded: Max turns (2) exceeded"
+    )
     assert "MaxTurnsExceeded" not in "".join(capsys.readouterr())
 
 

@@ -177,11 +177,9 @@ class Bare:
     pass
 
 
-@pytest.mark.parametrize(
-    "context", [{"when": object()}, Bare(), {1, 2}, {"a": float("inf")}], ids=["object", "class", "set", "inf"]
-)
-async def test_a_context_that_is_not_json_is_refused(agent: Agent[Any], context: Any) -> None:
-    with pytest.raises(NotDurableError, match="not JSON-able") as found:
+@pytest.mark.parametrize("context", [{"when": object()}, Bare()], ids=["object", "class"])
+async def test_a_context_that_would_not_come_back_is_refused(agent: Agent[Any], context: Any) -> None:
+    with pytest.raises(NotDurableError, match="cannot be stored") as found:
         await run_agent_workflow(agent, "Hi", context=context)
 
     assert "context_type" in found.value.hint

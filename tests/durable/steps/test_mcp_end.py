@@ -14,7 +14,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 
 import timestep
 
-PROGRAM = str(Path(__file__).parent / "steps" / "mcp_desk.py")
+PROGRAM = str(Path(__file__).parent / "mcp_desk.py")
 
 
 def servers(log: Path) -> list[psutil.Process]:
