@@ -159,7 +159,8 @@ def own_loop() -> asyncio.AbstractEventLoop | None:
 
 def has_own_loop_ended() -> bool:
     """Whether the event loop in which DBOS starts what it takes from queues has ended: nothing is started any more."""
-    loop = own_loop()
+    instance = dbos_dbos._dbos_global_instance
+    loop = instance._background_event_loop._loop if instance is not None else None
     return loop is not None and loop.is_closed()
 
 
