@@ -24,7 +24,7 @@ from timestep import Client
 
 async def main():
     async with Client(sys.argv[1]) as client:
-        handle = await client.queue_run("assistant", "Hi", run_id=sys.argv[2], context={"plan": "gold"})
+        handle = await client.queue_run("elsewhere", "Hi", run_id=sys.argv[2], context={"plan": "gold"})
         print(handle.run_id, await handle.status())
 
 asyncio.run(main())
