@@ -1,7 +1,8 @@
 """kill -9 at every step boundary, inside every step and around the transactions: nothing recorded runs again.
 
 Each run of a batch is held at a point of its own; when all are there, the process is killed, and started again.
-`make test` takes a few points, evenly spread, `make test-long` every one; `TIMESTEP_SWEEP_POINTS` is another number.
+`make test` takes a few points, evenly spread, `make test-long` more; `TIMESTEP_SWEEP_POINTS` is another number, or
+`all`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import pytest
 from comparison import Journal, Reference
 from drill import Drill
 
-FEW_POINTS = "8"
-BATCH = 24
+FEW_POINTS, MANY_POINTS = "8", "32"
+BATCH = 16
 """Runs in one process."""
 
 Kill = tuple[int, dict[str, Journal]]
 """How long the side log was at a kill, and what was recorded of each run."""
 
 
-@pytest.mark.parametrize("points", [FEW_POINTS, pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.parametrize("points", [FEW_POINTS, pytest.param(MANY_POINTS, marks=pytest.mark.long)])
 def test_no_recorded_step_runs_again_wherever_the_executor_is_killed(
     drill: Drill, reference: Reference, points: str
 ) -> None:
