@@ -191,6 +191,9 @@ def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = Non
     run = stored.run
     is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
     current = segment_id(run_id, run.segment)
+    if run.status == "cancelled":  # before it goes on itself: a tool of it that waits for them would see them cancelled
+        for child in connector.database.run_sync(store.cancelled_children, run_id):
+            resume_run(connector, child)
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
         if not connector.database.run_sync(store.mark_waiting, run_id):
             raise _changed(run_id)
@@ -204,8 +207,6 @@ def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = Non
         if not connector.database.run_sync(store.mark_queued, run_id, was=(run.status,)):
             raise _changed(run_id)
         _resume_workflow(connector, stored)
-        for child in connector.database.run_sync(store.cancelled_children, run_id) if run.status == "cancelled" else []:
-            resume_run(connector, child)
     elif run.status == "failed" and connector.database.run_sync(store.has_expired, stored):
         if not connector.database.run_sync(store.ask_again, run_id):
             raise _changed(run_id)

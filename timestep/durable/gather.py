@@ -9,7 +9,7 @@ from dbos import DBOS
 
 from timestep import home_loop
 from timestep.durable.handle import RunHandle
-from timestep.durable.journal.child_runs import waiting
+from timestep.durable.journal.child_runs import ending_together, waiting
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.seams import dbos_sdk
 from timestep.durable.start import recorded_result
@@ -58,7 +58,8 @@ async def gather_runs(*runs: RunHandle | str, return_exceptions: bool = False) -
     for run_id, segment in ended:
         stored = await engine().database.run_until_done(get_stored_run, run_id)
         try:
-            results.append(await recorded_result(stored, segment))
+            with ending_together():
+                results.append(await recorded_result(stored, segment))
         except Exception as error:
             if not return_exceptions:
                 raise

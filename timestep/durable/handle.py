@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from timestep import home_loop
+from timestep.durable.journal.child_runs import ending_together
 from timestep.durable.process import segment_place
 from timestep.durable.process.engine import engine, ensure_engine
 from timestep.durable.process.threads import run_in_thread
@@ -62,7 +63,8 @@ class PendingResult:
     def _read(self) -> DurableRunResult:
         if self._result is None:
             ensure_engine()
-            with home_loop.stepping_aside(segment_place.leave):  # the run may need the loop that this blocks
+            # The run may need the loop that this blocks.
+            with ending_together(), home_loop.stepping_aside(segment_place.leave):
                 self._result = run_in_thread(lambda: asyncio.run(read_result(self._run_id, until=FINISHED)))
         return self._result
 

@@ -12,6 +12,7 @@ from agents.usage import Usage
 from timestep.client.events import stored_events
 from timestep.client.readable import readable
 from timestep.client.serializer import decode_error
+from timestep.durable.journal.child_runs import with_parent
 from timestep.durable.process.agent_definition import reachable_agents
 from timestep.durable.process.engine import engine, is_engine_launched
 from timestep.durable.process.registered_agents import RegisteredAgent
@@ -33,9 +34,7 @@ from timestep.errors import (
 from timestep.records import Approval
 from timestep.run_state.envelope import Snapshot
 from timestep.store.runs import StoredRun
-from timestep.words import TIMEOUT, RunStatus
-
-"""Reason of a run that was cancelled because it reached its time limit."""
+from timestep.words import PARENT_CANCELLED, TIMEOUT, RunStatus
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -224,4 +223,5 @@ def raise_end(stored: StoredRun) -> None:
         if run.reason == TIMEOUT:
             limit = stored.timeout_seconds
             raise RunTimedOutError(f"The run {run.run_id!r} reached its limit of {limit:g} s.", run_id=run.run_id)
-        raise RunCancelledError(f"The run {run.run_id!r} was cancelled ({run.reason}).", run_id=run.run_id)
+        error = RunCancelledError(f"The run {run.run_id!r} was cancelled ({run.reason}).", run_id=run.run_id)
+        raise with_parent(error, stored.request.parent_run_id) if run.reason == PARENT_CANCELLED else error

@@ -182,7 +182,7 @@ async def read_result(run_id: str, *, until: Collection[RunStatus] = SETTLED) ->
         return await _read_in_workflow(run_id, until)
     with waiting(), home_loop.waiting_for(run_id):
         stored = await wait_until(connector, run_id, until=until)
-    return await recorded_result(stored, stored.closed_segment)
+        return await recorded_result(stored, stored.closed_segment)
 
 
 def continued_run(given: Given, *, workflow_id: str | None, branch: bool) -> str | None:

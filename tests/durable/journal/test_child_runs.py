@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import Any
 
 import pytest
 from agents import Agent, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, DBOSClient, SetWorkflowID
 from own_workflows import again, workflow
 
 from timestep import Client, gather_runs, queue_agent_workflow, run_agent_workflow, wait_run
+from timestep.durable.process import running_steps
 from timestep.durable.process.gate import gate
 from timestep.errors import RunCancelledError, UnsupportedError
 
@@ -23,10 +25,10 @@ def clerk(count: int, name: str = "clerk") -> Agent[Any]:
     return Agent(name=name, model=ScriptedModel([[assistant_message(f"done {number}")] for number in range(count)]))
 
 
-def boss(tool: Any) -> Agent[Any]:
+def boss(tool: Any, name: str = "boss") -> Agent[Any]:
     """An agent that calls one tool, and then answers."""
     steps = [[function_call(tool.name, {}, call_id="c1")], [assistant_message("over")]]
-    return Agent(name="boss", tools=[tool], model=ScriptedModel(steps))
+    return Agent(name=name, tools=[tool], model=ScriptedModel(steps))
 
 
 def children(engine: Any, run_id: str) -> list[str]:
@@ -105,8 +107,7 @@ async def test_children_are_cancelled_and_resumed_with_their_parent_when_asked(
         await release.wait()
         return "held"
 
-    child = boss(hold)
-    child.name = "child"
+    child = boss(hold, name="child")
 
     @function_tool
     async def ask() -> str:
@@ -147,3 +148,81 @@ async def test_children_go_on_when_only_their_parent_is_cancelled(engine: Any, n
         assert engine.status(child_id) == "queued"
         await client.cancel_run(parent.run_id, children=True)  # asked later
         assert engine.status(child_id) == "cancelled"
+
+
+@pytest.mark.parametrize("way", ["run_agent_workflow", "wait_run", "gather_runs", "return_exceptions", "handle"])
+async def test_the_model_never_reads_that_a_child_was_cancelled_with_its_parent(
+    engine: Any, new_id: str, until: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The rows of both are cancelled together, and DBOS learns of it later: here only when the tool has ended."""
+    held, inside, release = threading.Event(), asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def hold() -> str:
+        inside.set()
+        await release.wait()
+        return "held"
+
+    child = boss(hold, name=f"child-of-{way}")
+
+    async def see() -> str:
+        if way == "run_agent_workflow":
+            return (await run_agent_workflow(child, "Look")).output
+        handle = queue_agent_workflow(child, "Look")
+        if way == "wait_run":
+            return (await wait_run(handle.run_id)).output
+        [result] = await gather_runs(handle, return_exceptions=way == "return_exceptions")
+        return str(result.output) if hasattr(result, "output") else f"saw {result}"
+
+    @function_tool
+    async def ask() -> str:
+        return await see()
+
+    @function_tool(name_override="ask")
+    def ask_and_block() -> str:
+        return str(queue_agent_workflow(child, "Look").get_result().output)
+
+    parent: Any = boss(ask_and_block if way == "handle" else ask, name=f"parent-of-{way}")
+    work = asyncio.create_task(run_agent_workflow(parent, "Go", workflow_id=new_id))
+    child_id = f"{new_id}:1:c1:1"
+    await asyncio.to_thread(until, lambda: engine.status(child_id) == "running" and inside.is_set(), "the child runs")
+
+    async with Client() as client:
+        cancel = DBOSClient.cancel_workflows
+        monkeypatch.setattr(DBOSClient, "cancel_workflows", lambda dbos, ids: held.wait() and cancel(dbos, ids))
+        cancelling = asyncio.create_task(client.cancel_run(new_id, children=True))
+        with contextlib.suppress(RunCancelledError):
+            await work
+        await asyncio.to_thread(until, lambda: new_id not in running_steps.workflows_in_flight(), "the tool ends")
+        held.set()
+        await cancelling
+        assert engine.steps(new_id) == [f"model_turn:1:parent-of-{way}"]
+        assert len(parent.model.calls) == 1
+        release.set()
+        await client.resume_run(new_id)
+    assert (await wait_run(new_id)).output == "over"
+    assert engine.output(new_id, "tool_call:1:ask:c1")["ok"] == "over"
+    assert len(parent.model.calls) == 2
+
+
+async def test_a_run_that_waited_for_a_person_takes_its_children_along_when_it_is_resumed(
+    engine: Any, new_id: str
+) -> None:
+    agent = clerk(1, name="late")
+
+    async def own() -> str:
+        return queue_agent_workflow(agent, "Look", delay_seconds=3600).run_id
+
+    @function_tool(needs_approval=True)
+    def pay() -> str:
+        return "paid"
+
+    with SetWorkflowID(f"w-{new_id}"):
+        child_id = await workflow(own)()
+    await run_agent_workflow(boss(pay, name="payer"), "Pay", workflow_id=new_id)
+    engine.query("update timestep.runs set parent_run_id = %s where id = %s", new_id, child_id)
+    async with Client() as client:
+        await client.cancel_run(new_id, children=True)
+        assert engine.status(child_id) == "cancelled"
+        await client.resume_run(new_id)
+    assert (engine.status(new_id), engine.status(child_id)) == ("interrupted", "queued")

@@ -14,9 +14,11 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dbos import error as dbos_error
+
 from timestep.durable.process.gate import gate
 from timestep.durable.seams import dbos_sdk
-from timestep.errors import UnsupportedError
+from timestep.errors import RunCancelledError, UnsupportedError
 from timestep.ids import MAX_ID_CHARACTERS, new_run_id, run_of_segment
 from timestep.records import ToolCall
 
@@ -82,8 +84,31 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
 @contextlib.contextmanager
 def waiting() -> Generator[None]:
     """Let a drain not wait for a tool that does nothing but wait for runs: it is repeated elsewhere and waits there."""
-    with gate.outside() if _parent.get() is not None else contextlib.nullcontext():
+    with ending_together(), gate.outside() if _parent.get() is not None else contextlib.nullcontext():
         yield
+
+
+def with_parent(error: RunCancelledError, parent: str | None) -> RunCancelledError:
+    """Return the error of a run that was cancelled with the run `parent`, for `ending_together`."""
+    error.__dict__["_cancelled_parent"] = parent
+    return error
+
+
+@contextlib.contextmanager
+def ending_together() -> Generator[None]:
+    """Raise the cancellation of this run itself when the run inside was cancelled with it.
+
+    Both are cancelled in one transaction, but a tool may see the end of its child before that of its own run. An error
+    would be recorded as its result, and the model would read it when the two are resumed.
+    """
+    try:
+        yield
+    except RunCancelledError as error:
+        parent = error.__dict__.get("_cancelled_parent")
+        if parent is None or parent != parent_run_id():
+            raise
+        text = f"The run {parent!r} was cancelled with the run {error.run_id!r}, which it waits for."
+        raise dbos_error.DBOSWorkflowCancelledError(text) from None
 
 
 def _short(run_id: str) -> str:

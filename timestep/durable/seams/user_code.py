@@ -61,7 +61,7 @@ def contained_in_thread(code: Callable[P, T]) -> Callable[P, T]:
         try:
             return code(*args, **kwargs)
         except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            if _is_of_engine(error) or (isinstance(error, Exception) and not isinstance(error, StopIteration)):
                 raise
             raise _failure(error).with_traceback(error.__traceback__) from error
 
@@ -84,7 +84,7 @@ def _failure(error: BaseException) -> RuntimeError:
 
 def _is_meant(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     match error:
-        case EngineSignal() | dbos_error.DBOSWorkflowCancelledError() | dbos_error.DBOSWorkflowConflictIDError():
+        case _ if _is_of_engine(error):
             return True
         case asyncio.CancelledError():
             return task is None or task.cancelling() > 0
@@ -96,6 +96,12 @@ def _is_meant(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
             return any(_is_meant(each, task) for each in error.exceptions if not isinstance(each, Exception))
         case _:
             return False
+
+
+def _is_of_engine(error: BaseException) -> bool:
+    return isinstance(
+        error, (EngineSignal, dbos_error.DBOSWorkflowCancelledError, dbos_error.DBOSWorkflowConflictIDError)
+    )
 
 
 def _current_task() -> asyncio.Task[Any] | None:
