@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from timestep.records import RunRequest
+from timestep.store.agents import AgentDefinition
 from timestep.store.connection import Database
 from timestep.store.segments import Closing, close_segment, start_segment
 
 
-def start_run(database: Database, run_id: str, *, segment: int = 1, agent: str = "desk") -> None:
+def start_run(
+    database: Database, run_id: str, *, segment: int = 1, agent: str = "desk", definition: AgentDefinition | None = None
+) -> None:
     """Store a run of which a segment runs."""
     database.run_sync(
         start_segment,
@@ -19,7 +22,7 @@ def start_run(database: Database, run_id: str, *, segment: int = 1, agent: str =
         input_digest="d",
         executor_id="nobody",
         application_version="test",
-        definition=None,
+        definition=definition,
     )
 
 

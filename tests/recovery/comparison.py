@@ -99,13 +99,18 @@ def spread(points: list[str], count: int) -> list[str]:
 def wait_stopped(drill: Drill, child: Child, stops: dict[str, str], *, after: int, may_pass: bool = False) -> None:
     """Wait until each run is at its point; `may_pass`: a step that was recorded before has none, its run may end."""
     there = {"reached", "finished"} if may_pass else {"reached"}
+    away = set(stops)
 
     def are_there(lines: list[dict[str, Any]]) -> bool:
         failed = [line for line in lines[after:] if line["what"] == "failed"]
         assert not failed, failed
-        return {line["run"] for line in lines[after:] if line["what"] in there} >= set(stops)
+        away.difference_update(line["run"] for line in lines[after:] if line["what"] in there)
+        return not away
 
-    drill.wait_lines(are_there, f"all of {stops} reached", child=child)
+    try:
+        drill.wait_lines(are_there, "all runs at their points", child=child)
+    except AssertionError as error:
+        raise AssertionError(f"not at their points: {sorted(away)} of {sorted(stops)}\n{error}") from None
 
 
 def repeated(lines: list[dict[str, Any]], run: str, recorded: Journal) -> list[dict[str, Any]]:

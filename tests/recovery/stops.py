@@ -21,6 +21,7 @@ from timestep.durable.seams import dbos_journal
 from timestep.durable.states import resume
 from timestep.errors import ExecutorFencedError
 from timestep.ids import segment_id
+from timestep.store.agents import insert_definitions
 from timestep.store.connection import Database
 from timestep.store.segments import close_segment, start_segment
 
@@ -113,6 +114,10 @@ def _watch_transactions() -> None:
             return await run_until_done(self, function, *args, **kwargs)
         run_id, segment = (kwargs["run_id"], kwargs["segment"]) if kwargs else (args[0].run_id, args[0].segment)
         run = segment_id(run_id, segment)
+        if definition := kwargs.get("definition"):
+            # Each statement of a start commits by itself. Inside the transaction below this one would hold up every run
+            # of the same agent for as long as this run is held.
+            await self.run(insert_definitions, [definition])
 
         def uncommitted(connection: Any, *args: Any, **kwargs: Any) -> Any:
             result = function(connection, *args, **kwargs)
