@@ -53,7 +53,7 @@ def test_a_process_that_takes_no_runs_leaves_a_takeover_to_those_that_do(drill: 
 
 
 def test_a_paused_executor_that_was_taken_over_is_fenced_when_it_comes_back(drill: Drill) -> None:
-    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts a look at the lock as long
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts its last look at the lock for 3 s
     points = ("body 2", "end 2", "body 3", "start after", "close before", "close uncommitted", "close after")
     stops = {point.replace(" ", "-"): point for point in points}
     first = drill.start("executor", environment=quick, stops=stops, runs=list(stops))
@@ -84,7 +84,7 @@ def test_a_paused_executor_that_was_taken_over_is_fenced_when_it_comes_back(dril
 
 
 def test_a_fenced_executor_begins_no_step_of_a_run_that_goes_on_elsewhere(drill: Drill) -> None:
-    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts a look at the lock as long
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts its last look at the lock for 3 s
     first = drill.start("executor", environment=quick, stops={"one": "recorded 2"}, runs=["one"])
     drill.wait_reached("one", child=first)
     first.send(signal.SIGSTOP)
@@ -106,7 +106,7 @@ def test_a_fenced_executor_begins_no_step_of_a_run_that_goes_on_elsewhere(drill:
 
 
 def test_a_paused_executor_begins_no_body_before_it_has_looked_at_its_lock(drill: Drill) -> None:
-    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts a look at the lock as long
+    quick = {"TIMESTEP_TAKEOVER_SECONDS": "3"}  # the gate trusts its last look at the lock for 3 s
     first = drill.start("executor", environment=quick, stops={"one": "begin 3"}, runs=["one"])
     drill.wait_reached("one", child=first)
     first.send(signal.SIGSTOP)

@@ -191,7 +191,9 @@ def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = Non
     run = stored.run
     is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
     current = segment_id(run_id, run.segment)
-    if run.status == "cancelled":  # before it goes on itself: a tool of it that waits for them would see them cancelled
+    if (
+        run.status == "cancelled"
+    ):  # The children come first: a tool of this run that waits for one must find it resumed.
         for child in connector.database.run_sync(store.cancelled_children, run_id):
             resume_run(connector, child)
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again

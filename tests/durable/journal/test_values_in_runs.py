@@ -56,7 +56,9 @@ def journey(values: list[Any]) -> Agent[Any]:
 
     @function_tool
     def give(context: RunContextWrapper[Any], number: int) -> Any:
-        put(context.context, f"v{number}", values[number])
+        things_of(context.context)[f"v{number}"] = values[number]
+        if number == len(values) - 1 and not isinstance(context.context, dict):  # the calls run in parallel
+            context.context.last = values[number]
         return values[number]
 
     @function_tool(needs_approval=True)
@@ -80,12 +82,9 @@ def journey(values: list[Any]) -> Agent[Any]:
     )  # fmt: skip
 
 
-def put(context: Any, name: str, value: Any) -> None:
-    if isinstance(context, dict):
-        context[name] = value
-    else:
-        context.things[name] = value
-        context.last = value
+def things_of(context: Any) -> dict[str, Any]:
+    """Where the tools of a context put their values."""
+    return context if isinstance(context, dict) else context.things
 
 
 def texts(result: Any) -> list[Any]:
@@ -111,6 +110,9 @@ async def check_journey(engine: Any, values: list[Any], context: Any) -> None:
     kind = type(context) if not isinstance(context, dict) else None
     register_agents(agent, context_type=kind)
     expected = [describe(value) for value in values]
+    things_of(context).update(
+        {f"v{number}": None for number in range(len(values))}
+    )  # calls in parallel keep this order
 
     parked = await run_agent_workflow(agent, "Go", workflow_id=run_id, context=context)
     waiting = describe(parked.context)
@@ -132,8 +134,7 @@ async def check_journey(engine: Any, values: list[Any], context: Any) -> None:
     found = [item.raw_item for item in ended.new_items if item.type == "tool_call_output_item"]
     looked = [item["output"] for item in found if item["call_id"].startswith("look")]
     assert [*looked, describe(ended.context), describe(again.context)] == [waiting] * 4
-    things = ended.context if isinstance(ended.context, dict) else ended.context.things
-    assert [describe(things[f"v{number}"]) for number in range(len(values))] == expected
+    assert [describe(things_of(ended.context)[f"v{number}"]) for number in range(len(values))] == expected
     assert engine.run(run_id)["segment"] >= 3
 
 
