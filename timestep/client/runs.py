@@ -191,9 +191,8 @@ def resume_run(connector: Connector, run_id: str, *, max_turns: int | None = Non
     run = stored.run
     is_parked = run.status == "interrupted" and stored.closed_segment < run.segment
     current = segment_id(run_id, run.segment)
-    if (
-        run.status == "cancelled"
-    ):  # The children come first: a tool of this run that waits for one must find it resumed.
+    if run.status == "cancelled":
+        # The children come first: a tool of this run that waits for one must find it resumed.
         for child in connector.database.run_sync(store.cancelled_children, run_id):
             resume_run(connector, child)
     if run.status == "cancelled" and stored.closed_segment >= run.segment:  # it waited for a decision, and does again
